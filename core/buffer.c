@@ -1,0 +1,380 @@
+/*
+ * buffer.c: the cache of empty buffers, holes, retired buffers, and the less common frees.
+ */
+#include "buffer.h"
+
+#include <string.h>
+
+#include "report.h"
+
+/* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
+#define HOLE_MIN_BYTES ((size_t)512)
+
+static struct buffers {
+	struct lock lock;      /* guards the list of retired buffers */
+	struct span *retired;  /* with room for new blocks first, dense ones last */
+	struct span *retired_last;
+	size_t cache_bytes;
+	bool has_reclaimed;    /* some scope has reclaimed unfreed blocks */
+	bool has_reported_late_free;
+	uint64_t late_frees;
+} buffers = {.cache_bytes = (size_t)8 << 20};
+
+void buffer_set_cache_bytes(size_t bytes)
+{
+	buffers.cache_bytes = bytes;
+}
+
+struct lock *buffer_lock(void)
+{
+	return &buffers.lock;
+}
+
+unsigned buffer_size_log2(size_t bytes)
+{
+	unsigned log2 = bytes > 1 ? class_log2_floor(bytes - 1) + 1 : 0;
+
+	return log2 < BUFFER_MIN_LOG2 ? BUFFER_MIN_LOG2 : log2 > BUFFER_MAX_LOG2 ? BUFFER_MAX_LOG2 : log2;
+}
+
+static unsigned size_log2_of(const struct span *span)
+{
+	return SLICE_SHIFT + class_log2_floor(span->slices);
+}
+
+/* Empty buffers. */
+
+struct span *buffer_make(struct heap *heap, unsigned size_log2, size_t count)
+{
+	struct span *span = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		if (span)
+			buffer_put(heap, span);
+		span = span_alloc((size_t)1 << (size_log2 - SLICE_SHIFT), 1, SPAN_BUFFER);
+		if (!span)
+			return buffer_take_spare(heap, size_log2);
+		span->has_map = true;
+		span->used_end = span->start;
+	}
+	return span;
+}
+
+void buffer_put(struct heap *heap, struct span *span)
+{
+	assert(!span->region && granule_next_live(buffer_map(span), buffer_map_end(span)) == buffer_map_end(span));
+	if (heap->spare_bytes + span_bytes(span) > buffers.cache_bytes) {
+		span_free(span, false);
+		return;
+	}
+	struct span **list = &heap->spare[size_log2_of(span) - BUFFER_MIN_LOG2];
+	span->next = *list;
+	*list = span;
+	heap->spare_bytes += span_bytes(span);
+}
+
+void buffer_drop_spares(struct heap *heap)
+{
+	for (unsigned i = 0; i < BUFFER_SIZES; i++)
+		for (struct span *span = heap->spare[i], *next; span; span = next) {
+			next = span->next;
+			span_free(span, false);
+		}
+	memset(heap->spare, 0, sizeof(heap->spare));
+	heap->spare_bytes = 0;
+}
+
+void buffer_clear(struct span *span)
+{
+	memset(range_map_of(span->start), 0, (size_t)(span->used_end - span->start) >> GRANULE_SHIFT);
+	span->used_end = span->start;
+	span->had_frees = false;
+	span->had_keeps = false;
+}
+
+/* Holes. */
+
+bool buffer_next_hole(struct span *span, char *from, size_t bytes, struct hole *hole)
+{
+	unsigned char *at = range_map_of(from), *end = buffer_map_end(span);
+	size_t wanted = (bytes > HOLE_MIN_BYTES ? bytes : HOLE_MIN_BYTES) >> GRANULE_SHIFT;
+
+	while (at < end) {
+		unsigned char *live = granule_next_live(at, end);
+		if ((size_t)(live - at) >= wanted) {
+			unsigned char *used = range_map_of(span->used_end);
+			*hole = (struct hole){.lo = range_of_map(at), .hi = range_of_map(live)};
+			used = used < live ? used : live;
+			if (used > at) {
+				hole->freed_blocks = granule_count(at, used).blocks;
+				memset(at, 0, (size_t)(used - at));
+			}
+			return true;
+		}
+		if (live == end)
+			return false;
+		at = live + granule_size(live);
+	}
+	return false;
+}
+
+bool buffer_has_room(const struct span *span, struct buffer_survey survey)
+{
+	return survey.room_bytes >= span_bytes(span) / 4;
+}
+
+/* Adds the hole [at, live) to what a buffer holds. */
+static void survey_hole(struct buffer_survey *survey, const unsigned char *at, const unsigned char *live)
+{
+	size_t bytes = (size_t)(live - at) << GRANULE_SHIFT;
+
+	survey->room_bytes += bytes >= HOLE_MIN_BYTES ? bytes : 0;
+}
+
+struct buffer_survey buffer_survey(const struct span *span)
+{
+	const unsigned char *at = buffer_map(span), *end = buffer_map_end(span), *live;
+	struct buffer_survey survey = {0};
+
+	while ((live = granule_next_live(at, end)) < end) {
+		survey_hole(&survey, at, live);
+		survey.live++;
+		at = live + granule_size(live);
+	}
+	survey_hole(&survey, at, end);
+	return survey;
+}
+
+size_t buffer_live_bytes(const struct span *span)
+{
+	const unsigned char *at = buffer_map(span), *end = buffer_map_end(span);
+	size_t granules = 0;
+
+	while ((at = granule_next_live(at, end)) < end) {
+		granules += granule_size(at);
+		at += granule_size(at);
+	}
+	return granules << GRANULE_SHIFT;
+}
+
+struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
+{
+	unsigned char *at = buffer_map(span), *hole = at, *live;
+	unsigned char *end = range_map_of(span->used_end);
+	struct buffer_ending ending = {0};
+
+	while ((live = granule_next_live(at, end)) < end) {
+		size_t size = granule_size(live);
+		bool is_faded = granule_load(live) & GRANULE_FADED;
+
+		memset(at, 0, (size_t)(live - at));
+		ending.blocks += !is_faded;
+		ending.bytes += is_faded ? 0 : size << GRANULE_SHIFT;
+		at = live + size;
+		if (reclaims && !is_faded) {
+			granule_clear(live);
+			continue;
+		}
+		/* A block that is freed just now stays in the count; a hole it is all the same, later. */
+		if (!is_faded)
+			granule_mark(live, GRANULE_FADED);
+		ending.survey.live++;
+		survey_hole(&ending.survey, hole, live);
+		hole = at;
+	}
+	memset(at, 0, (size_t)(end - at));
+	survey_hole(&ending.survey, hole, buffer_map_end(span));
+	span->had_keeps = ending.survey.live > 0;
+	span->had_frees = false;
+	return ending;
+}
+
+unsigned char *buffer_find(const struct span *span, const void *p)
+{
+	const unsigned char *head = granule_find_head(range_map_of(p), buffer_map(span));
+
+	return head && granule_is_live(granule_load(head)) ? (unsigned char *)head : NULL;
+}
+
+/* Retired buffers: the list, under the lock. */
+
+static void list_add(struct span *span)
+{
+	span->next = span->is_full ? NULL : buffers.retired;
+	span->prev = span->is_full ? buffers.retired_last : NULL;
+	*(span->prev ? &span->prev->next : &buffers.retired) = span;
+	*(span->next ? &span->next->prev : &buffers.retired_last) = span;
+}
+
+static void list_remove(struct span *span)
+{
+	*(span->prev ? &span->prev->next : &buffers.retired) = span->next;
+	*(span->next ? &span->next->prev : &buffers.retired_last) = span->prev;
+}
+
+/* Puts a buffer that is in no list where it belongs, or says that it is empty. */
+static bool settle(struct span *span, struct buffer_survey survey)
+{
+	if (survey.live == 0)
+		return true;
+	span->live_wake = (uint32_t)survey.live / 2;
+	span->is_full = !buffer_has_room(span, survey);
+	__atomic_store_n(&span->live, (uint32_t)survey.live, __ATOMIC_RELAXED);
+	list_add(span);
+	return false;
+}
+
+static void release(struct span *span)
+{
+	buffer_clear(span);
+	span_free(span, false);
+}
+
+void buffer_retire(struct span *span, struct buffer_survey survey)
+{
+	lock_acquire(&buffers.lock);
+	span->region = NULL;
+	__atomic_store_n(&span->kind, SPAN_RETIRED, __ATOMIC_RELEASE);
+	bool is_empty = settle(span, survey);
+	lock_release(&buffers.lock);
+	if (is_empty)
+		release(span);
+}
+
+struct span *buffer_adopt(void)
+{
+	/* Unlocked, as a hint: most programs never have one. */
+	if (!__atomic_load_n(&buffers.retired, __ATOMIC_RELAXED))
+		return NULL;
+	lock_acquire(&buffers.lock);
+	struct span *span = buffers.retired;
+	if (span && !span->is_full) {
+		list_remove(span);
+		__atomic_store_n(&span->kind, SPAN_BUFFER, __ATOMIC_RELEASE);
+	} else {
+		span = NULL;
+	}
+	lock_release(&buffers.lock);
+	return span;
+}
+
+/* Looks again at a retired buffer that has lost blocks. */
+static void reconsider(struct span *span)
+{
+	bool is_empty = false;
+
+	lock_acquire(&buffers.lock);
+	if (span->kind == SPAN_RETIRED) {
+		list_remove(span);
+		is_empty = settle(span, buffer_survey(span));
+	}
+	lock_release(&buffers.lock);
+	if (is_empty)
+		release(span);
+}
+
+void buffer_sweep_retired(void)
+{
+	struct span *empty = NULL;
+
+	lock_acquire(&buffers.lock);
+	for (struct span *span = buffers.retired, *next; span; span = next) {
+		next = span->next;
+		if (buffer_survey(span).live > 0)
+			continue;
+		list_remove(span);
+		span->next = empty;
+		empty = span;
+	}
+	lock_release(&buffers.lock);
+	for (struct span *next; empty; empty = next) {
+		next = empty->next;
+		release(empty);
+	}
+}
+
+/* Frees that the inlined path leaves. */
+
+void buffer_note_reclaim(struct span *span, const char *scope_name)
+{
+	span->reclaimer = scope_name;
+	if (!__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED))
+		__atomic_store_n(&buffers.has_reclaimed, true, __ATOMIC_RELAXED);
+}
+
+uint64_t buffer_late_frees(void)
+{
+	return __atomic_load_n(&buffers.late_frees, __ATOMIC_RELAXED);
+}
+
+static void late_free(void *p, const char *call, const char *scope_name)
+{
+	__atomic_add_fetch(&buffers.late_frees, 1, __ATOMIC_RELAXED);
+	if (!__atomic_exchange_n(&buffers.has_reported_late_free, true, __ATOMIC_RELAXED))
+		report("%s(%p): the block was reclaimed at the end of scope \"%s\"; ignored, and not reported again",
+		       call, p, scope_name);
+}
+
+void buffer_free_gone(void *p, const char *call)
+{
+	if (__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED) && (uintptr_t)p % GRANULE_BYTES == 0)
+		late_free(p, call, "?");
+	else
+		report_misuse("%s(%p): lies in memory of the heap range that is not in use; ignored", call, p);
+}
+
+/* p isn't the start of a live block: says what it is. */
+static void free_of_no_block(struct span *span, void *p, const char *call)
+{
+	const unsigned char *byte = range_map_of(p);
+	const unsigned char *head = granule_find_head(byte, buffer_map(span));
+	bool is_start = head == byte && (uintptr_t)p % GRANULE_BYTES == 0;
+
+	if (is_start)
+		report_misuse("%s(%p): double free of a block of %zu bytes in a buffer; ignored", call, p,
+		              granule_size(head) << GRANULE_SHIFT);
+	else if (span->reclaimer && (uintptr_t)p % GRANULE_BYTES == 0)
+		late_free(p, call, span->reclaimer);
+	else if (head)
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu; ignored", call,
+		              p, (size_t)((char *)p - (char *)range_of_map(head)),
+		              granule_size(head) << GRANULE_SHIFT);
+	else
+		report_misuse("%s(%p): lies in a buffer, but in no block of it; ignored", call, p);
+}
+
+/* Frees the newest block of the thread's region by moving the cursor back. */
+static bool free_newest(struct heap *heap, unsigned char *head, char *p)
+{
+	size_t bytes = granule_size(head) << GRANULE_SHIFT;
+
+	if (p + bytes != heap->cursor || (granule_load(head) & GRANULE_FADED))
+		return false;
+	heap->cursor = p;
+	heap->popped_blocks++;
+	heap->popped_bytes += bytes;
+	granule_clear(head);
+	return true;
+}
+
+void buffer_free(struct heap *heap, struct span *span, void *p, const char *call)
+{
+	unsigned char *head = range_map_of(p);
+
+	if (!granule_is_live(granule_load(head)) || (uintptr_t)p % GRANULE_BYTES) {
+		free_of_no_block(span, p, call);
+		return;
+	}
+	if (free_newest(heap, head, p))
+		return;
+	if (granule_mark(head, GRANULE_FREED) & GRANULE_FREED) {
+		free_of_no_block(span, p, call);
+		return;
+	}
+	span->had_frees = true;
+	if (__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE) != SPAN_RETIRED)
+		return;
+	uint32_t left = __atomic_sub_fetch(&span->live, 1, __ATOMIC_ACQ_REL);
+	if ((int32_t)left <= (int32_t)span->live_wake)
+		reconsider(span);
+}

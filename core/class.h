@@ -1,0 +1,52 @@
+/*
+ * class.h: size classes of the general heap.
+ *
+ * Steps of 16 bytes to 128, then 8 classes for each doubling to 8 KiB (at most 12.5 % waste), then 4
+ * for each doubling to CLASS_MAX_BYTES (25 %, but of blocks whose tails lie on pages nobody touches).
+ * Pure arithmetic: there is no table to keep in cache. Every class is a multiple of a granule, and
+ * class_of(class_bytes(c)) == c, which tests/unit proves for all of them.
+ */
+#ifndef LIBREGION_CLASS_H
+#define LIBREGION_CLASS_H
+
+#include <stddef.h>
+
+#define CLASS_COUNT 64u
+#define CLASS_MAX_BYTES ((size_t)32768)
+
+#define CLASS_FINE_MAX ((size_t)128)    /* below: one class for each 16 bytes */
+#define CLASS_FINE_COUNT 8u
+#define CLASS_MIDDLE_MAX ((size_t)8192) /* below: eight for each doubling; above: four */
+#define CLASS_MIDDLE_COUNT 48u
+
+static inline unsigned class_log2_floor(size_t n)
+{
+	return 63u - (unsigned)__builtin_clzl(n);
+}
+
+/* The class that serves `bytes`, from 1 to CLASS_MAX_BYTES. */
+static inline unsigned class_of(size_t bytes)
+{
+	size_t last = bytes - 1;
+
+	if (bytes <= CLASS_FINE_MAX)
+		return (unsigned)(last >> 4);
+	unsigned log2 = class_log2_floor(last);
+	if (bytes <= CLASS_MIDDLE_MAX)
+		return CLASS_FINE_COUNT + (log2 - 7) * 8 + (unsigned)(last >> (log2 - 3)) - 8;
+	return CLASS_FINE_COUNT + CLASS_MIDDLE_COUNT + (log2 - 13) * 4 + (unsigned)(last >> (log2 - 2)) - 4;
+}
+
+/* The bytes of a block of a class. */
+static inline size_t class_bytes(unsigned class)
+{
+	if (class < CLASS_FINE_COUNT)
+		return ((size_t)class + 1) << 4;
+	class -= CLASS_FINE_COUNT;
+	if (class < CLASS_MIDDLE_COUNT)
+		return ((size_t)class % 8 + 9) << (class / 8 + 4);
+	class -= CLASS_MIDDLE_COUNT;
+	return ((size_t)class % 4 + 5) << (class / 4 + 11);
+}
+
+#endif

@@ -1,0 +1,22 @@
+/*
+ * core.h: the facade of core/, and all of it that the layers above may include.
+ *
+ * core/ is an allocator without a name: it knows neither malloc nor scopes, reads no environment, and
+ * depends on nothing but the kernel. README.md walks through one allocation and one free.
+ */
+#ifndef LIBREGION_CORE_H
+#define LIBREGION_CORE_H
+
+#include "big.h"
+#include "buffer.h"
+#include "class.h"
+#include "granule.h"
+#include "heap.h"
+#include "lock.h"
+#include "os.h"
+#include "range.h"
+#include "report.h"
+#include "slab.h"
+#include "span.h"
+
+#endif

@@ -1,0 +1,174 @@
+/*
+ * granule.c: the long form of sizes, and scans over the map in vectors of 32 bytes.
+ *
+ * Vectors are gcc's and clang's portable ones, which become SSE2, AVX2 or NEON. Scans load the map
+ * while other threads may set bits in it: a load sees a byte from before or after, and either answer is
+ * right at some moment during the scan.
+ */
+#include "granule.h"
+
+#include <string.h>
+
+#define VECTOR_BYTES 32
+
+typedef signed char vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline __attribute__((always_inline)) vector load(const unsigned char *at)
+{
+	vector v;
+
+	memcpy(&v, at, sizeof(v));
+	return v;
+}
+
+/* The last, incomplete vector of a range, the rest of it zero. */
+static inline __attribute__((always_inline)) vector load_tail(const unsigned char *at, size_t bytes)
+{
+	vector v = {0};
+
+	memcpy(&v, at, bytes);
+	return v;
+}
+
+static inline __attribute__((always_inline)) bool any(vector mask)
+{
+	words w = (words)mask;
+
+	return (w[0] | w[1] | w[2] | w[3]) != 0;
+}
+
+void granule_set_long(unsigned char *head, size_t granules)
+{
+	assert(granules > GRANULE_SHORT_MAX && granules <= GRANULE_MAX);
+	for (unsigned i = 1; i <= GRANULE_LONG_BYTES; i++) {
+		head[i] = (unsigned char)(0x80 | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
+		granules >>= GRANULE_LONG_BITS;
+	}
+	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
+}
+
+size_t granule_long_size(const unsigned char *head)
+{
+	size_t granules = 0;
+
+	for (unsigned i = GRANULE_LONG_BYTES; i >= 1; i--)
+		granules = granules << GRANULE_LONG_BITS | (head[i] & ((1 << GRANULE_LONG_BITS) - 1));
+	return granules;
+}
+
+void granule_clear(unsigned char *head)
+{
+	if ((granule_load(head) & GRANULE_SIZE_MASK) == GRANULE_LONG)
+		memset(head + 1, 0, GRANULE_LONG_BYTES);
+	__atomic_store_n(head, 0, __ATOMIC_RELAXED);
+}
+
+void granule_resize(unsigned char *head, size_t granules)
+{
+	unsigned faded = granule_load(head) & GRANULE_FADED;
+
+	granule_clear(head);
+	granule_set(head, granules);
+	if (faded)
+		granule_mark(head, GRANULE_FADED);
+}
+
+unsigned granule_mark(unsigned char *head, unsigned bits)
+{
+	return __atomic_fetch_or(head, (unsigned char)bits, __ATOMIC_ACQ_REL);
+}
+
+/* Is the byte at `at` a size byte of a long block, and of which? */
+static const unsigned char *long_head_before(const unsigned char *at, const unsigned char *first)
+{
+	for (unsigned i = 1; i <= GRANULE_LONG_BYTES && at - first >= (ptrdiff_t)i; i++)
+		if ((granule_load(at - i) & GRANULE_SIZE_MASK) == GRANULE_LONG)
+			return at - i;
+	return NULL;
+}
+
+const unsigned char *granule_find_head(const unsigned char *byte, const unsigned char *first)
+{
+	const unsigned char *at = byte;
+
+	while (at >= first && granule_load(at) == 0)
+		at--;
+	if (at < first)
+		return NULL;
+	const unsigned char *head = long_head_before(at, first);
+	if (!head)
+		head = at;
+	return (size_t)(byte - head) < granule_size(head) ? head : NULL;
+}
+
+unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end)
+{
+	while (end - from >= VECTOR_BYTES && !any(load(from) > 0))
+		from += VECTOR_BYTES;
+	while (from < end && !granule_is_live(granule_load(from)))
+		from++;
+	return (unsigned char *)from;
+}
+
+/* Adds up the bytes of a vector of counts: pairs of lanes, then the four pairs of a word. */
+static inline __attribute__((always_inline)) size_t sum(vector counts)
+{
+	const uint64_t even = 0x00ff00ff00ff00ffu;
+	words w = (words)counts, pairs = (w & even) + (w >> 8 & even);
+	uint64_t folded = pairs[0] + pairs[1] + pairs[2] + pairs[3];
+
+	return (folded * 0x0001000100010001u) >> 48;
+}
+
+/* A lane counts to 255, and a sum of pairs to 65535: so many vectors at once. */
+#define COUNT_VECTORS 255
+
+static inline __attribute__((always_inline)) struct granule_counts
+count(const unsigned char *from, const unsigned char *end)
+{
+	struct granule_counts total = {0};
+	size_t bytes_of_sizes = 0;
+
+	while (from < end) {
+		/* A true lane of a comparison is -1. */
+		vector heads = {0}, live = {0}, faded = {0}, longs = {0};
+		for (int i = 0; i < COUNT_VECTORS && from < end; i++, from += VECTOR_BYTES) {
+			size_t left = (size_t)(end - from);
+			vector v = left >= VECTOR_BYTES ? load(from) : load_tail(from, left);
+			vector is_faded = (v & GRANULE_FADED) != 0, is_live = v > 0;
+			heads -= (v != 0) & ~is_faded;
+			live -= is_live;
+			faded -= is_live & is_faded;
+			longs -= (v & GRANULE_SIZE_MASK) == (vector){0} + GRANULE_LONG;
+		}
+		total.blocks += sum(heads);
+		total.live += sum(live);
+		total.faded += sum(faded);
+		bytes_of_sizes += sum(longs) * GRANULE_LONG_BYTES;
+	}
+	total.blocks -= bytes_of_sizes;
+	return total;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static struct granule_counts count_avx2(const unsigned char *from,
+                                                                        const unsigned char *end)
+{
+	return count(from, end);
+}
+#endif
+
+static struct granule_counts count_any(const unsigned char *from, const unsigned char *end)
+{
+	return count(from, end);
+}
+
+struct granule_counts granule_count(const unsigned char *from, const unsigned char *end)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		return count_avx2(from, end);
+#endif
+	return count_any(from, end);
+}

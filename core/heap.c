@@ -1,0 +1,341 @@
+/*
+ * heap.c: the life of thread heaps, frees that cross threads, and the general heap's entry points.
+ *
+ * A free of another heap's block goes into an outbox of the freeing thread and travels from there in
+ * batches, one compare-and-swap each (snmalloc's batching). What arrives lies in the inbox until the
+ * owner needs memory; where the owner has ended, whoever posts takes it back on the owner's behalf.
+ *
+ * A thread past its end (heap_dead) allocates from one shared heap under a lock.
+ */
+#include "heap.h"
+
+#include "big.h"
+#include "buffer.h"
+#include "os.h"
+#include "report.h"
+#include "slab.h"
+
+#define OUTBOX_MAX_BYTES ((size_t)16 << 10)
+
+__thread struct heap *heap_tls = &heap_none;
+struct heap heap_none = {.state = HEAP_NONE};
+struct heap heap_dead = {.state = HEAP_NONE};
+
+static struct heaps {
+	struct lock lock;
+	struct heap *all;
+	struct heap *idle;
+	heap_hook *birth_hook;
+	struct lock shared_lock;
+	struct heap *shared; /* for threads past their end */
+} heaps;
+
+void heap_set_birth_hook(heap_hook *hook)
+{
+	heaps.birth_hook = hook;
+}
+
+struct heap *heap_all(void)
+{
+	return __atomic_load_n(&heaps.all, __ATOMIC_ACQUIRE);
+}
+
+static struct heap *heap_create(enum heap_state state)
+{
+	struct heap *heap = range_meta_alloc(sizeof(*heap));
+
+	if (!heap)
+		return NULL;
+	for (size_t i = 0; i < HEAP_DIRECT_COUNT; i++)
+		heap->direct[i] = &range.spans[0];
+	heap->state = state;
+	lock_acquire(&heaps.lock);
+	heap->next_heap = heaps.all;
+	__atomic_store_n(&heaps.all, heap, __ATOMIC_RELEASE);
+	lock_release(&heaps.lock);
+	return heap;
+}
+
+static struct heap *take_idle(void)
+{
+	lock_acquire(&heaps.lock);
+	struct heap *heap = heaps.idle;
+	if (heap) {
+		heaps.idle = heap->next_idle;
+		heap->state = HEAP_LIVE;
+	}
+	lock_release(&heaps.lock);
+	return heap;
+}
+
+struct heap *heap_make(void)
+{
+	if (heap_tls != &heap_none)
+		return heap_tls == &heap_dead ? NULL : heap_tls;
+	struct heap *heap = take_idle();
+	if (!heap)
+		heap = heap_create(HEAP_LIVE);
+	if (!heap)
+		return NULL;
+	heap->inline_max = HEAP_DIRECT_MAX;
+	heap_tls = heap;
+	if (heaps.birth_hook)
+		heaps.birth_hook(heap);
+	return heap;
+}
+
+void heap_retire(void)
+{
+	struct heap *heap = heap_tls;
+
+	heap_tls = &heap_dead;
+	if (heap == &heap_none || heap == &heap_dead)
+		return;
+	assert(heap->cursor == heap->limit);
+	heap->inline_max = 0;
+	buffer_drop_spares(heap);
+	heap_flush(heap);
+	lock_acquire(&heaps.lock);
+	heap->state = HEAP_IDLE;
+	heap_drain(heap);
+	slab_trim(heap);
+	heap->next_idle = heaps.idle;
+	heaps.idle = heap;
+	lock_release(&heaps.lock);
+}
+
+/* Fork. */
+
+void heap_before_fork(void)
+{
+	lock_before_fork(&heaps.shared_lock);
+	lock_before_fork(&heaps.lock);
+	lock_before_fork(buffer_lock());
+	lock_before_fork(span_pool_lock());
+	lock_before_fork(&range.lock);
+}
+
+static void after_fork(void (*unlock)(struct lock *))
+{
+	unlock(&range.lock);
+	unlock(span_pool_lock());
+	unlock(buffer_lock());
+	unlock(&heaps.lock);
+	unlock(&heaps.shared_lock);
+}
+
+void heap_after_fork_in_parent(void)
+{
+	after_fork(lock_after_fork_in_parent);
+}
+
+void heap_after_fork_in_child(void)
+{
+	bool was_threaded = false;
+
+	for (struct heap *heap = heaps.all; heap; heap = heap->next_heap)
+		if (heap->state == HEAP_LIVE && heap != heap_tls) {
+			heap->state = HEAP_LOST;
+			was_threaded = true;
+		}
+	/*
+	 * A thread that posted while the pages were copied may have left a link on a page that was copied
+	 * before it was written. What is in an inbox then can't be trusted, and is leaked.
+	 */
+	for (struct heap *heap = heaps.all; was_threaded && heap; heap = heap->next_heap)
+		heap->inbox = NULL;
+	after_fork(lock_after_fork_in_child);
+}
+
+/* Frees that cross threads. */
+
+void heap_post(struct heap *to, void *head, void *tail)
+{
+	void *first = __atomic_load_n(&to->inbox, __ATOMIC_RELAXED);
+
+	do {
+		*(void **)tail = first;
+	} while (!__atomic_compare_exchange_n(&to->inbox, &first, head, true, __ATOMIC_RELEASE,
+	                                      __ATOMIC_RELAXED));
+}
+
+void heap_drain(struct heap *heap)
+{
+	if (!__atomic_load_n(&heap->inbox, __ATOMIC_RELAXED))
+		return;
+	void *block = __atomic_exchange_n(&heap->inbox, NULL, __ATOMIC_ACQUIRE);
+	while (block) {
+		void *next = *(void **)block;
+		slab_free(heap, span_of(block), block);
+		block = next;
+	}
+}
+
+/* Takes back what lies in the inbox of a heap whose thread has ended. */
+static void drain_idle(struct heap *heap)
+{
+	lock_acquire(&heaps.lock);
+	if (heap->state == HEAP_IDLE)
+		heap_drain(heap);
+	lock_release(&heaps.lock);
+}
+
+static void outbox_send(struct outbox *outbox)
+{
+	struct heap *to = outbox->to;
+
+	if (!outbox->head)
+		return;
+	heap_post(to, outbox->head, outbox->tail);
+	outbox->head = NULL;
+	outbox->bytes = 0;
+	if (__atomic_load_n(&to->state, __ATOMIC_RELAXED) == HEAP_IDLE)
+		drain_idle(to);
+}
+
+void heap_flush(struct heap *heap)
+{
+	for (unsigned i = 0; i < HEAP_OUTBOXES; i++)
+		outbox_send(&heap->outboxes[i]);
+}
+
+static void free_remote(struct heap *heap, struct span *slab, void *block)
+{
+	struct heap *to = slab->owner;
+
+	if (heap->state != HEAP_LIVE) {
+		struct outbox single = {.to = to, .head = block, .tail = block};
+		outbox_send(&single);
+		return;
+	}
+	struct outbox *outbox = &heap->outboxes[(uintptr_t)to / sizeof(struct heap) % HEAP_OUTBOXES];
+	if (outbox->to != to) {
+		outbox_send(outbox);
+		outbox->to = to;
+	}
+	*(void **)block = outbox->head;
+	if (!outbox->head)
+		outbox->tail = block;
+	outbox->head = block;
+	outbox->bytes += slab->block_bytes;
+	if (outbox->bytes >= OUTBOX_MAX_BYTES)
+		outbox_send(outbox);
+}
+
+/* The slow half of free(). */
+
+static void free_in_slab(struct span *slab, void *p, const char *call)
+{
+	struct heap *heap = heap_self();
+	size_t offset = (size_t)((char *)p - slab->start);
+
+	if (!slab_is_block(slab, p) || offset >= (size_t)slab->extended * slab->block_bytes) {
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u; ignored", call,
+		              p, offset % slab->block_bytes, slab->block_bytes);
+		return;
+	}
+	uintptr_t *block = p;
+	if (block[1] == heap_freed_mark(p)) {
+		report_misuse("%s(%p): double free of a block of %u bytes; ignored", call, p, slab->block_bytes);
+		return;
+	}
+	block[1] = heap_freed_mark(p);
+	if (slab->owner == heap)
+		slab_free(heap, slab, p);
+	else
+		free_remote(heap, slab, p);
+}
+
+void heap_free(void *p, const char *call)
+{
+	if (!p)
+		return;
+	if (!range_has(p)) {
+		report_misuse("%s(%p): not allocated by libregion; ignored", call, p);
+		return;
+	}
+	struct span *span = span_of(p);
+	switch ((enum span_kind)span->kind) {
+	case SPAN_SLAB:
+		free_in_slab(span, p, call);
+		return;
+	case SPAN_BIG:
+		big_free(span, p, call);
+		return;
+	case SPAN_BUFFER:
+	case SPAN_RETIRED:
+		buffer_free(heap_self(), span, p, call);
+		return;
+	case SPAN_NONE:
+	case SPAN_FREE_CLEAN:
+	case SPAN_FREE_DIRTY:
+		buffer_free_gone(p, call);
+	}
+}
+
+static size_t slab_block_bytes(const struct span *slab, const void *p)
+{
+	bool is_handed_out = slab_is_block(slab, p) && ((const uintptr_t *)p)[1] != heap_freed_mark(p);
+
+	return is_handed_out ? slab->block_bytes : 0;
+}
+
+static size_t buffer_block_bytes(const void *p)
+{
+	const unsigned char *head = range_map_of(p);
+	bool is_block = granule_is_live(granule_load(head)) && (uintptr_t)p % GRANULE_BYTES == 0;
+
+	return is_block ? granule_size(head) << GRANULE_SHIFT : 0;
+}
+
+size_t heap_block_bytes(const void *p, const char *call)
+{
+	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	size_t bytes = 0;
+
+	if (span->kind == SPAN_SLAB)
+		bytes = slab_block_bytes(span, p);
+	else if (span->kind == SPAN_BIG)
+		bytes = p == span->start ? span->bytes : 0;
+	else if (span->kind == SPAN_BUFFER || span->kind == SPAN_RETIRED)
+		bytes = buffer_block_bytes(p);
+	if (bytes == 0)
+		report_misuse("%s(%p): not the start of a block in use; ignored", call, p);
+	return bytes;
+}
+
+/* The slow half of malloc(). */
+
+static void *alloc_shared(unsigned class)
+{
+	void *block = NULL;
+
+	lock_acquire(&heaps.shared_lock);
+	if (!heaps.shared)
+		heaps.shared = heap_create(HEAP_SHARED);
+	if (heaps.shared)
+		block = slab_alloc(heaps.shared, class);
+	lock_release(&heaps.shared_lock);
+	return block;
+}
+
+static void *alloc_class(unsigned class)
+{
+	struct heap *heap = heap_make();
+
+	return heap ? slab_alloc(heap, class) : alloc_shared(class);
+}
+
+void *heap_alloc(size_t bytes)
+{
+	if (bytes > CLASS_MAX_BYTES)
+		return big_alloc(bytes, 1);
+	return alloc_class(class_of(bytes ? bytes : 1));
+}
+
+void *heap_alloc_aligned(size_t align, size_t bytes)
+{
+	unsigned class = slab_aligned_class(align, bytes ? bytes : 1);
+
+	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(bytes, align);
+}

@@ -1,0 +1,214 @@
+/*
+ * heap.h: thread heaps, and the paths of malloc and free that are common enough to be inlined.
+ *
+ * A thread heap holds a thread's slabs by size class, the place where its region bumps, and its cache
+ * of buffers. Only its thread touches it, except for the inbox, where other threads leave the blocks
+ * of its slabs that they free.
+ *
+ * `cursor` and `limit` are equal outside scopes, and `inline_max` is 0 inside, so that one sequence of
+ * compares serves both: bump if the block fits, else take from a slab if that is allowed here, else
+ * hand over to the slow path. Threads without a heap share a constant one in which nothing ever fits
+ * (mimalloc's empty heap), so there is no test for "initialised".
+ *
+ * Life: a heap is made when a thread first needs one, becomes idle when the thread ends, and is taken
+ * over as it is, blocks and all, by the next new thread. A heap is never unmapped, so that a free by
+ * another thread always finds an inbox. In the child of a fork the other threads' heaps are lost: they
+ * may have been copied in the middle of an operation, so nothing is ever taken from them again.
+ */
+#ifndef LIBREGION_HEAP_H
+#define LIBREGION_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "class.h"
+#include "granule.h"
+#include "range.h"
+#include "span.h"
+
+#define HEAP_DIRECT_MAX ((size_t)1024)
+#define HEAP_DIRECT_COUNT ((HEAP_DIRECT_MAX >> GRANULE_SHIFT) + 1)
+#define HEAP_OUTBOXES 8u
+#define BUFFER_MIN_LOG2 16u
+#define BUFFER_MAX_LOG2 24u
+#define BUFFER_SIZES (BUFFER_MAX_LOG2 - BUFFER_MIN_LOG2 + 1)
+
+enum heap_state { HEAP_NONE, HEAP_LIVE, HEAP_IDLE, HEAP_LOST, HEAP_SHARED };
+
+/* A queue of slabs of one class that may have free blocks; the first is allocated from. */
+struct slab_queue {
+	struct span *first, *last;
+};
+
+/* Blocks freed by this thread on their way to another heap's inbox, linked through their first word. */
+struct outbox {
+	struct heap *to;
+	void *head, *tail;
+	size_t bytes;
+};
+
+struct heap {
+	char *cursor;           /* where the next block of the current region begins */
+	char *limit;            /* end of the free extent behind the cursor */
+	size_t inline_max;      /* a slab may serve sizes to here inline; 0 in a scope */
+	uint64_t popped_blocks; /* newest blocks freed again: they leave no trace in the map */
+	uint64_t popped_bytes;
+	void *upper;            /* what the layer above keeps for this thread */
+	enum heap_state state;  /* changes under the heaps' lock */
+	size_t spare_bytes;     /* of the buffers in `spare` */
+
+	struct span *direct[HEAP_DIRECT_COUNT]; /* by granules: the first slab of the class's queue */
+	struct slab_queue queues[CLASS_COUNT];
+	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
+	struct outbox outboxes[HEAP_OUTBOXES];
+	struct heap *next_heap;           /* all heaps */
+	struct heap *next_idle;
+
+	/* A line of its own: the only member that other threads write. */
+	void *inbox __attribute__((aligned(64)));
+} __attribute__((aligned(64)));
+
+/* The calling thread's heap, or one of two constant ones: heap_none before, heap_dead after its life. */
+extern __thread struct heap *heap_tls
+	__attribute__((visibility("hidden"), tls_model("initial-exec")));
+extern struct heap heap_none __attribute__((visibility("hidden")));
+extern struct heap heap_dead __attribute__((visibility("hidden")));
+
+static inline struct heap *heap_self(void)
+{
+	return heap_tls;
+}
+
+/* Called by whoever makes the calling thread's heap, before its first block is handed out. */
+typedef void heap_hook(struct heap *heap);
+
+/* Sets what is called when a thread gets a heap, once, at start, before there is any. */
+void heap_set_birth_hook(heap_hook *hook);
+
+/* The calling thread's heap, made if need be. NULL: the thread is past its end, or out of memory. */
+struct heap *heap_make(void);
+
+/* Ends the calling thread's heap: the thread has only heap_dead from here on. */
+void heap_retire(void);
+
+/* All heaps ever made, for statistics: in no order, through next_heap. */
+struct heap *heap_all(void);
+
+/* Around fork(); see lock.h. */
+void heap_before_fork(void);
+void heap_after_fork_in_parent(void);
+void heap_after_fork_in_child(void);
+
+/*
+ * `bytes` from the general heap, for whichever thread calls: the way for everything that the inlined
+ * paths can't serve. 16-byte aligned; NULL: out of memory.
+ */
+void *heap_alloc(size_t bytes);
+
+/* The same with an alignment, a power of two of any size. */
+void *heap_alloc_aligned(size_t align, size_t bytes);
+
+/* Frees any pointer that the inlined path doesn't: NULL, foreign, big, remote, misused. `call` names
+ * the caller's function in reports. */
+void heap_free(void *p, const char *call);
+
+/* Bytes of the block at p, wherever it is; 0, and it is reported, if there is no block. */
+size_t heap_block_bytes(const void *p, const char *call);
+
+/* Leaves blocks, linked through their first word from head to tail, in a heap's inbox. */
+void heap_post(struct heap *to, void *head, void *tail);
+
+/* Sends what lies in the heap's outboxes. */
+void heap_flush(struct heap *heap);
+
+/* Takes back what other threads have freed. */
+void heap_drain(struct heap *heap);
+
+/*
+ * The common allocation: bump in a scope, pop from a slab outside. NULL: take the slow path.
+ * A size of 0 or close to SIZE_MAX rounds to 0, and 0 - 1 passes no compare.
+ */
+static inline __attribute__((always_inline)) void *heap_alloc_inline(struct heap *heap, size_t size)
+{
+	size_t bytes = (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+
+	if (bytes - 1 < (size_t)(heap->limit - heap->cursor)) {
+		char *p = heap->cursor;
+		heap->cursor = p + bytes;
+		granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
+		return p;
+	}
+	if (bytes - 1 < heap->inline_max) {
+		struct span *slab = heap->direct[bytes >> GRANULE_SHIFT];
+		uintptr_t *block = slab->free;
+		if (__builtin_expect(block != NULL, 1)) {
+			/* Counted first: a child forked between the two must not think the slab empty. */
+			slab->used++;
+			slab->free = (void *)block[0];
+			block[1] = 0;
+			return block;
+		}
+	}
+	return NULL;
+}
+
+/* A freed block of a slab holds in its second word what no other block would: seen again, it tells a
+ * double free. */
+static inline uintptr_t heap_freed_mark(const void *p)
+{
+	return range.key ^ (uintptr_t)p;
+}
+
+/* Is p the start of a block of this slab? (Lemire's divisibility by multiplication.) */
+static inline bool slab_is_block(const struct span *slab, const void *p)
+{
+	return (uint64_t)((const char *)p - slab->start) * slab->reciprocal < slab->reciprocal;
+}
+
+/* What a free does that emptied a slab, or gave a full one its first free block. */
+void slab_event(struct heap *heap, struct span *slab);
+
+/*
+ * The common free: a block of the thread's own slab, or a short block of a buffer. False: take the
+ * slow path, nothing has happened.
+ */
+static inline __attribute__((always_inline)) bool heap_free_inline(struct heap *heap, void *p)
+{
+	if (__builtin_expect(!range_has(p), 0))
+		return false;
+	struct span *span = span_of(p);
+	if (span->owner == heap) {
+		uintptr_t *block = p, mark = heap_freed_mark(p);
+		if (__builtin_expect(!slab_is_block(span, p) || block[1] == mark, 0))
+			return false;
+		block[0] = (uintptr_t)span->free;
+		block[1] = mark;
+		span->free = p;
+		if (__builtin_expect(--span->used == span->wake, 0))
+			slab_event(heap, span);
+		return true;
+	}
+	if (span->kind == SPAN_BUFFER) {
+		unsigned char *head = range_map_of(p);
+		size_t granules = granule_load(head);
+		/* Neither free, freed, faded nor long; and p is at the start of its granule. */
+		if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX || (uintptr_t)p % GRANULE_BYTES, 0))
+			return false;
+		/* A buffer's first granule is never a block's, so the end of another can't be the cursor. */
+		if ((char *)p + (granules << GRANULE_SHIFT) == heap->cursor) {
+			heap->cursor = p;
+			heap->popped_blocks++;
+			heap->popped_bytes += granules << GRANULE_SHIFT;
+			__atomic_store_n(head, 0, __ATOMIC_RELAXED);
+			return true;
+		}
+		__atomic_store_n(head, (unsigned char)(granules | GRANULE_FREED), __ATOMIC_RELEASE);
+		if (!span->had_frees)
+			span->had_frees = true;
+		return true;
+	}
+	return false;
+}
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * os.c: the system calls behind os.h, and the only place where memory is asked for.
+ *
+ * Everything goes through raw_*(): the system call with errno kept, because free() must not change it
+ * and because malloc() is called before libc's own wrappers are safe to enter everywhere.
+ */
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+/* A system call that keeps errno; the result is -1 on failure. */
+#define raw_call(...) \
+	__extension__({ \
+		int saved_errno_ = errno; \
+		long result_ = syscall(__VA_ARGS__); \
+		errno = saved_errno_; \
+		result_; \
+	})
+
+void *os_reserve(size_t bytes)
+{
+	long p = raw_call(SYS_mmap, NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+	                  -1, 0L);
+
+	return p == -1 ? NULL : (void *)p;
+}
+
+bool os_commit(void *p, size_t bytes)
+{
+	return raw_call(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+bool os_purge(void *p, size_t bytes)
+{
+	return raw_call(SYS_madvise, p, bytes, MADV_DONTNEED) == 0;
+}
+
+bool os_move(void *from, void *to, size_t bytes)
+{
+	return raw_call(SYS_mremap, from, bytes, bytes,
+	                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1;
+}
+
+bool os_renew(void *p, size_t bytes)
+{
+	return raw_call(SYS_mmap, p, bytes, PROT_READ | PROT_WRITE,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0L) != -1;
+}
+
+/* A decimal or hexadecimal number at *text, which moves past it. */
+static size_t scan_number(const char **text, unsigned base)
+{
+	size_t value = 0;
+
+	for (;; (*text)++) {
+		unsigned c = (unsigned char)**text;
+		unsigned digit = c >= 'a' ? c - 'a' + 10 : c - '0';
+
+		if (digit >= base)
+			return value;
+		value = value * base + digit;
+	}
+}
+
+/* A field of /proc/self/statm: 0 is the address space, 1 the resident set, both in bytes here. */
+static size_t statm_bytes(unsigned field)
+{
+	char text[128];
+	const char *at = text;
+	size_t pages;
+
+	text[os_read_file("/proc/self/statm", text, sizeof(text) - 1)] = '\0';
+	do {
+		pages = scan_number(&at, 10);
+	} while (field-- > 0 && *at++ == ' ');
+	return pages * OS_PAGE;
+}
+
+size_t os_reservable_bytes(void)
+{
+	struct rlimit limit;
+
+	if (raw_call(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return SIZE_MAX;
+	size_t used = statm_bytes(0);
+	return limit.rlim_cur > used ? (limit.rlim_cur - used) / 2 : 0;
+}
+
+size_t os_resident_bytes(void)
+{
+	return statm_bytes(1);
+}
+
+/*
+ * One line of /proc/self/maps starts "lo-hi perms". The file is read through a small window, since it
+ * can be long and there is no heap to put it in.
+ */
+struct maps_reader {
+	int fd;
+	size_t at, filled;
+	char window[1024];
+};
+
+static int maps_next_char(struct maps_reader *reader)
+{
+	if (reader->at == reader->filled) {
+		long n = raw_call(SYS_read, reader->fd, reader->window, sizeof(reader->window));
+		if (n <= 0)
+			return -1;
+		reader->filled = (size_t)n;
+		reader->at = 0;
+	}
+	return (unsigned char)reader->window[reader->at++];
+}
+
+static bool maps_next_range(struct maps_reader *reader, uintptr_t *lo, uintptr_t *hi)
+{
+	char line[40];
+	size_t n = 0;
+	int c;
+
+	while ((c = maps_next_char(reader)) != -1 && c != '\n')
+		if (n < sizeof(line) - 1)
+			line[n++] = (char)c;
+	line[n] = '\0';
+	const char *at = line;
+	*lo = scan_number(&at, 16);
+	if (*at++ != '-')
+		return false;
+	*hi = scan_number(&at, 16);
+	return true;
+}
+
+bool os_stack_bounds(uintptr_t sp, uintptr_t *lo, uintptr_t *hi)
+{
+	struct maps_reader reader = {.fd = (int)raw_call(SYS_openat, AT_FDCWD, "/proc/self/maps",
+	                                                 O_RDONLY | O_CLOEXEC)};
+	uintptr_t below = 0;
+	bool found = false;
+
+	if (reader.fd < 0)
+		return false;
+	while (!found && maps_next_range(&reader, lo, hi)) {
+		found = sp >= *lo && sp < *hi;
+		if (!found)
+			below = *hi;
+	}
+	os_close(reader.fd);
+	/* The main stack grows down to its limit; any other stack is mapped whole. */
+	if (found && (uintptr_t)getauxval(AT_RANDOM) - *lo < *hi - *lo)
+		*lo = below;
+	return found;
+}
+
+uint64_t os_clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t os_random(void)
+{
+	uint64_t bits = 0;
+
+	if (raw_call(SYS_getrandom, &bits, sizeof(bits), 1 /* GRND_NONBLOCK */) == sizeof(bits))
+		return bits;
+	/* Before the kernel has entropy: what it gave this process at exec, and where things lie. */
+	const uint64_t *at_exec = (const uint64_t *)getauxval(AT_RANDOM);
+	return (at_exec ? *at_exec : 0) * 0x9e3779b97f4a7c15u ^ (uintptr_t)&bits;
+}
+
+void os_wait(const uint32_t *word, uint32_t value)
+{
+	raw_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void os_wake(const uint32_t *word)
+{
+	raw_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void os_write(int fd, const char *text, size_t bytes)
+{
+	while (bytes > 0) {
+		long n = raw_call(SYS_write, fd, text, bytes);
+		if (n <= 0)
+			return;
+		text += n;
+		bytes -= (size_t)n;
+	}
+}
+
+int os_create(const char *path)
+{
+	return (int)raw_call(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+}
+
+void os_close(int fd)
+{
+	raw_call(SYS_close, fd);
+}
+
+size_t os_read_file(const char *path, char *out, size_t capacity)
+{
+	int fd = (int)raw_call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	size_t total = 0;
+
+	if (fd < 0)
+		return 0;
+	while (total < capacity) {
+		long n = raw_call(SYS_read, fd, out + total, capacity - total);
+		if (n <= 0)
+			break;
+		total += (size_t)n;
+	}
+	os_close(fd);
+	return total;
+}
+
+int os_process_id(void)
+{
+	return (int)raw_call(SYS_getpid);
+}

@@ -1,0 +1,71 @@
+/*
+ * os.h: the contract with the kernel.
+ *
+ * os.c is the only file that asks the kernel for memory or tells it about memory; everything else that
+ * the allocator needs from the system (time, randomness, waiting, writing a line) comes from here too.
+ *
+ * What holds for every function:
+ *   - none allocates, none takes a lock, none changes errno;
+ *   - addresses and lengths of memory are multiples of OS_PAGE unless the text says otherwise;
+ *   - lengths are in bytes.
+ */
+#ifndef LIBREGION_OS_H
+#define LIBREGION_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define OS_PAGE ((size_t)4096)
+
+/* Address space without access or commitment, aligned to a page; NULL when the kernel refuses. */
+void *os_reserve(size_t bytes);
+
+/* Makes reserved memory readable and writable. Fresh memory reads as zero. False: out of memory. */
+bool os_commit(void *p, size_t bytes);
+
+/* Gives the pages back; the range stays committed and reads as zero. False: nothing happened. */
+bool os_purge(void *p, size_t bytes);
+
+/*
+ * Moves the pages at `from` to `to`, both committed and of the same length; `from` reads as zero
+ * afterwards and stays committed. False where the kernel can't: nothing happened.
+ */
+bool os_move(void *from, void *to, size_t bytes);
+
+/*
+ * Replaces committed memory with fresh memory that reads as zero. Unlike os_purge it also undoes what
+ * os_move does to the kernel's mappings, so that neighbours merge again.
+ */
+bool os_renew(void *p, size_t bytes);
+
+/* Bytes of address space that a reservation may take: half of what RLIMIT_AS leaves, or SIZE_MAX. */
+size_t os_reservable_bytes(void);
+
+/* Resident bytes of the process; 0 where /proc isn't there. */
+size_t os_resident_bytes(void);
+
+/* The mapping that holds `sp`, with the room a growing main stack has below it; false without /proc. */
+bool os_stack_bounds(uintptr_t sp, uintptr_t *lo, uintptr_t *hi);
+
+/* Milliseconds of a clock that never goes back and costs no system call. */
+uint64_t os_clock_ms(void);
+
+/* Sixty-four bits that another process can't guess. */
+uint64_t os_random(void);
+
+/* Sleeps while *word == value, or returns early; wakes one sleeper. */
+void os_wait(const uint32_t *word, uint32_t value);
+void os_wake(const uint32_t *word);
+
+/* Writes all of it or gives up. Opens a file to be written anew: -1 on failure. */
+void os_write(int fd, const char *text, size_t bytes);
+int os_create(const char *path);
+void os_close(int fd);
+
+/* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
+size_t os_read_file(const char *path, char *out, size_t capacity);
+
+int os_process_id(void);
+
+#endif

@@ -1,0 +1,151 @@
+/*
+ * range.c: reserving the heap range and committing its lanes.
+ *
+ * The reservation is PROT_NONE, because vm.overcommit_memory=2 ignores MAP_NORESERVE, and each lane is
+ * committed in steps that grow with it: adjacent steps merge into one mapping, so a large heap costs as
+ * few mappings as a small one.
+ */
+#include "range.h"
+
+#include <assert.h>
+
+#include "os.h"
+#include "span.h"
+
+struct range range;
+
+#define COMMIT_MAX_BYTES ((size_t)64 << 20)
+#define HEAP_STEP_BYTES ((size_t)4 << 20)
+#define META_ALIGN ((size_t)64)
+#define RANGE_ALIGN ((size_t)2 << 20)
+
+static size_t round_up(size_t n, size_t align)
+{
+	return (n + align - 1) & ~(align - 1);
+}
+
+static void size_lanes(struct lane *lanes, size_t heap_bytes)
+{
+	size_t slices = heap_bytes >> SLICE_SHIFT;
+
+	lanes[LANE_HEAP].reserved_bytes = heap_bytes;
+	lanes[LANE_MAP].reserved_bytes = heap_bytes >> GRANULE_SHIFT;
+	lanes[LANE_SLICES].reserved_bytes = round_up(slices * sizeof(uint32_t), OS_PAGE);
+	lanes[LANE_SPANS].reserved_bytes = round_up((slices + 1) * sizeof(struct span), OS_PAGE);
+	lanes[LANE_META].reserved_bytes = round_up((heap_bytes >> 7) + (1 << 20), OS_PAGE);
+}
+
+static bool reserve(size_t heap_bytes)
+{
+	size_t total = RANGE_ALIGN;
+
+	size_lanes(range.lanes, heap_bytes);
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		total += range.lanes[i].reserved_bytes;
+	if (total > os_reservable_bytes())
+		return false;
+	char *at = os_reserve(total);
+	if (!at)
+		return false;
+	at = (char *)round_up((uintptr_t)at, RANGE_ALIGN);
+	for (unsigned i = 0; i < LANE_COUNT; i++) {
+		range.lanes[i].base = at;
+		at += range.lanes[i].reserved_bytes;
+	}
+	return true;
+}
+
+/* The bytes by which a lane should grow to hold `bytes`: a share of what it has, within its limits. */
+static size_t commit_step(const struct lane *lane, size_t missing, size_t min_step)
+{
+	size_t left = lane->reserved_bytes - lane->committed_bytes;
+	size_t step = lane->committed_bytes / 2;
+
+	step = step < COMMIT_MAX_BYTES ? step : COMMIT_MAX_BYTES;
+	step = round_up(step < min_step ? min_step : step, min_step);
+	step = step < missing ? missing : step;
+	return step < left ? step : left;
+}
+
+/* Makes the first `bytes` of a lane usable, in steps of at least min_step. False: out of memory. */
+static bool lane_commit(unsigned index, size_t bytes, size_t min_step)
+{
+	struct lane *lane = &range.lanes[index];
+
+	if (bytes > lane->reserved_bytes)
+		return false;
+	if (bytes <= lane->committed_bytes)
+		return true;
+	size_t missing = round_up(bytes - lane->committed_bytes, OS_PAGE);
+	size_t step = commit_step(lane, missing, min_step);
+	char *end = lane->base + lane->committed_bytes;
+	/* When memory is short a generous step may fail where the least one doesn't. */
+	if (!os_commit(end, step)) {
+		step = missing;
+		if (!os_commit(end, step))
+			return false;
+	}
+	lane->committed_bytes += step;
+	return true;
+}
+
+static size_t power_of_two_below(size_t n)
+{
+	return (size_t)1 << (63 - __builtin_clzl(n));
+}
+
+bool range_init(size_t wanted_bytes)
+{
+	size_t bytes = power_of_two_below(wanted_bytes);
+
+	assert(bytes >= RANGE_MIN_BYTES && bytes <= RANGE_MAX_BYTES);
+	while (!reserve(bytes)) {
+		bytes /= 2;
+		if (bytes < RANGE_MIN_BYTES)
+			return false;
+	}
+	range.base = range.lanes[LANE_HEAP].base;
+	range.map = (unsigned char *)range.lanes[LANE_MAP].base;
+	range.slices = (uint32_t *)range.lanes[LANE_SLICES].base;
+	range.spans = (struct span *)range.lanes[LANE_SPANS].base;
+	range.key = os_random() | 1;
+	return lane_commit(LANE_SPANS, sizeof(struct span), OS_PAGE);
+}
+
+bool range_grow(size_t bytes)
+{
+	struct lane *heap = &range.lanes[LANE_HEAP];
+	bool done;
+
+	lock_acquire(&range.lock);
+	done = lane_commit(LANE_HEAP, bytes, HEAP_STEP_BYTES) &&
+	       lane_commit(LANE_MAP, heap->committed_bytes >> GRANULE_SHIFT, OS_PAGE) &&
+	       lane_commit(LANE_SLICES, (heap->committed_bytes >> SLICE_SHIFT) * sizeof(uint32_t), OS_PAGE);
+	/* What is published is described: map and slice table reach at least as far. */
+	if (done)
+		__atomic_store_n(&range.bytes, heap->committed_bytes & ~(SLICE_BYTES - 1), __ATOMIC_RELEASE);
+	lock_release(&range.lock);
+	return done && bytes <= range.bytes;
+}
+
+bool range_commit_spans(size_t count)
+{
+	lock_acquire(&range.lock);
+	bool done = lane_commit(LANE_SPANS, count * sizeof(struct span), 4 * OS_PAGE);
+	lock_release(&range.lock);
+	return done;
+}
+
+void *range_meta_alloc(size_t bytes)
+{
+	void *p = NULL;
+
+	bytes = round_up(bytes, META_ALIGN);
+	lock_acquire(&range.lock);
+	if (lane_commit(LANE_META, range.meta_used + bytes, 16 * OS_PAGE)) {
+		p = range.lanes[LANE_META].base + range.meta_used;
+		range.meta_used += bytes;
+	}
+	lock_release(&range.lock);
+	return p;
+}

@@ -1,0 +1,99 @@
+/*
+ * range.h: the heap range and what describes it.
+ *
+ * One reservation holds five lanes, each committed from its start as far as it is used:
+ *
+ *     heap     the memory of blocks, in slices of 64 KiB
+ *     map      the granule map: one byte for every 16 of the heap
+ *     slices   for each slice, the index of the span that it belongs to; 0 where none does
+ *     spans    the span descriptors; number 0 describes what belongs to nobody
+ *     meta     libregion's own structures: thread heaps, scope records, statistics
+ *
+ * Hence "is it mine?" is one subtraction and one compare, a foreign pointer is never dereferenced, and
+ * neither the map nor a descriptor needs a look-up. (A flat map of the whole heap is snmalloc's idea.)
+ *
+ * Invariants:
+ *   - once range_init() has returned only ends move: those of the lanes, and `bytes` with them;
+ *   - lanes only grow; committed memory stays committed, its pages may be purged;
+ *   - the map of every slice that isn't a buffer's is zero.
+ */
+#ifndef LIBREGION_RANGE_H
+#define LIBREGION_RANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lock.h"
+
+#define SLICE_SHIFT 16
+#define SLICE_BYTES ((size_t)1 << SLICE_SHIFT)
+#define GRANULE_SHIFT 4
+#define GRANULE_BYTES ((size_t)1 << GRANULE_SHIFT)
+
+#define RANGE_MIN_BYTES ((size_t)16 << 20)
+#define RANGE_DEFAULT_BYTES ((size_t)1 << 40)
+#define RANGE_MAX_BYTES ((size_t)1 << 44)
+
+struct span;
+
+struct lane {
+	char *base;
+	size_t reserved_bytes;
+	size_t committed_bytes;
+};
+
+enum { LANE_HEAP, LANE_MAP, LANE_SLICES, LANE_SPANS, LANE_META, LANE_COUNT };
+
+struct range {
+	char *base;          /* of the heap */
+	size_t bytes;        /* of the heap that are committed and described; only grows */
+	unsigned char *map;  /* the granule map */
+	uint32_t *slices;    /* span index of each slice */
+	struct span *spans;  /* the descriptors */
+	uintptr_t key;       /* marks freed blocks; unknown to other processes */
+	struct lane lanes[LANE_COUNT];
+	struct lock lock;    /* guards the lanes' ends and meta_used */
+	size_t meta_used;
+};
+
+extern struct range range __attribute__((visibility("hidden")));
+
+/*
+ * Reserves the range, `wanted_bytes` of heap or the largest half, quarter, ... that the kernel and
+ * RLIMIT_AS allow. False: there is no room even for RANGE_MIN_BYTES.
+ */
+bool range_init(size_t wanted_bytes);
+
+/* Makes the first `bytes` of the heap usable, with their map and slices. False: out of memory. */
+bool range_grow(size_t bytes);
+
+/* Makes the first `count` span descriptors usable. False: out of memory. */
+bool range_commit_spans(size_t count);
+
+/* Memory for libregion's own structures: zeroed, aligned to 64 bytes, never given back. NULL: none. */
+void *range_meta_alloc(size_t bytes);
+
+static inline size_t range_offset(const void *p)
+{
+	return (size_t)((uintptr_t)p - (uintptr_t)range.base);
+}
+
+/* Does p point into the part of the heap range that is in use? Any p will do. */
+static inline bool range_has(const void *p)
+{
+	return range_offset(p) < __atomic_load_n(&range.bytes, __ATOMIC_RELAXED);
+}
+
+/* The map byte of the granule that p lies in; p is in the heap range. */
+static inline unsigned char *range_map_of(const void *p)
+{
+	return range.map + (range_offset(p) >> GRANULE_SHIFT);
+}
+
+static inline void *range_of_map(const unsigned char *byte)
+{
+	return range.base + ((size_t)(byte - range.map) << GRANULE_SHIFT);
+}
+
+#endif

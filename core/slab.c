@@ -1,0 +1,186 @@
+/*
+ * slab.c: the general heap's slabs.
+ *
+ * A queue's first slab is the one that is allocated from. A slab that runs out leaves its queue; the
+ * first free of one of its blocks brings it back, at the end, so that slabs have time to empty. An
+ * empty slab goes back to the pool unless it is the only one of its queue: a program that allocates
+ * and frees one block in turn must not make and drop a slab each time.
+ */
+#include "slab.h"
+
+#include "os.h"
+
+#define SLAB_LONG_SLICES 4u /* for classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more */
+
+static size_t slab_slices(size_t block_bytes)
+{
+	return block_bytes > CLASS_MIDDLE_MAX ? SLAB_LONG_SLICES : 1;
+}
+
+/* Makes the inlined path of malloc see the queue's first slab. */
+static void set_direct(struct heap *heap, unsigned class)
+{
+	struct span *first = heap->queues[class].first;
+	size_t last = class_bytes(class);
+
+	if (last > HEAP_DIRECT_MAX)
+		return;
+	for (size_t i = class ? (class_bytes(class - 1) >> GRANULE_SHIFT) + 1 : 0; i <= last >> GRANULE_SHIFT; i++)
+		heap->direct[i] = first ? first : &range.spans[0];
+}
+
+static void queue_remove(struct heap *heap, struct span *slab)
+{
+	struct slab_queue *queue = &heap->queues[slab->class];
+
+	if (slab->next)
+		slab->next->prev = slab->prev;
+	else
+		queue->last = slab->prev;
+	if (slab->prev)
+		slab->prev->next = slab->next;
+	else
+		queue->first = slab->next;
+	if (!slab->prev)
+		set_direct(heap, slab->class);
+}
+
+static void queue_append(struct heap *heap, struct span *slab)
+{
+	struct slab_queue *queue = &heap->queues[slab->class];
+
+	slab->next = NULL;
+	slab->prev = queue->last;
+	if (queue->last)
+		queue->last->next = slab;
+	else
+		queue->first = slab;
+	queue->last = slab;
+	if (!slab->prev)
+		set_direct(heap, slab->class);
+}
+
+/* Links about a page of blocks that were never used before into the list. False: there are none. */
+static bool slab_extend(struct span *slab)
+{
+	uint32_t left = slab->capacity - slab->extended;
+	uint32_t count = (uint32_t)(OS_PAGE / slab->block_bytes);
+
+	if (left == 0)
+		return false;
+	count = count == 0 ? 1 : count < left ? count : left;
+	char *block = slab->start + (size_t)slab->extended * slab->block_bytes;
+	slab->free = block;
+	for (uint32_t i = 1; i < count; i++, block += slab->block_bytes)
+		*(void **)block = block + slab->block_bytes;
+	*(void **)block = NULL;
+	slab->extended += count;
+	return true;
+}
+
+static struct span *slab_create(struct heap *heap, unsigned class)
+{
+	size_t block_bytes = class_bytes(class);
+	struct span *slab = span_alloc(slab_slices(block_bytes), 1, SPAN_SLAB);
+
+	if (!slab)
+		return NULL;
+	slab->class = (uint8_t)class;
+	slab->block_bytes = (uint32_t)block_bytes;
+	slab->reciprocal = UINT64_MAX / block_bytes + 1;
+	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
+	/* From here on any thread may free into it, once it has a block of it. */
+	__atomic_store_n(&slab->owner, heap, __ATOMIC_RELEASE);
+	queue_append(heap, slab);
+	return slab;
+}
+
+static void slab_destroy(struct heap *heap, struct span *slab)
+{
+	assert(slab->used == 0 && !slab->is_full);
+	queue_remove(heap, slab);
+	span_free(slab, false);
+}
+
+static void *slab_pop(struct span *slab)
+{
+	uintptr_t *block = slab->free;
+
+	slab->used++;
+	slab->free = (void *)block[0];
+	block[1] = 0;
+	return block;
+}
+
+/* The first slab of the class with a free block; full ones on the way leave the queue. */
+static struct span *slab_with_room(struct heap *heap, unsigned class)
+{
+	struct span *slab;
+
+	while ((slab = heap->queues[class].first) != NULL) {
+		if (slab->free || slab_extend(slab))
+			return slab;
+		slab->is_full = true;
+		slab->wake = slab->used - 1;
+		queue_remove(heap, slab);
+	}
+	return NULL;
+}
+
+void *slab_alloc(struct heap *heap, unsigned class)
+{
+	heap_drain(heap);
+	struct span *slab = slab_with_room(heap, class);
+	if (!slab) {
+		heap_flush(heap);
+		slab = slab_create(heap, class);
+		if (!slab)
+			return NULL;
+		slab_extend(slab);
+	}
+	return slab_pop(slab);
+}
+
+void slab_free(struct heap *heap, struct span *slab, void *block)
+{
+	*(void **)block = slab->free;
+	slab->free = block;
+	if (--slab->used == slab->wake)
+		slab_event(heap, slab);
+}
+
+__attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *slab)
+{
+	if (slab->is_full) {
+		slab->is_full = false;
+		slab->wake = 0;
+		queue_append(heap, slab);
+	}
+	if (slab->used > 0)
+		return;
+	bool is_only = !slab->next && !slab->prev;
+	if (!is_only || heap->state != HEAP_LIVE)
+		slab_destroy(heap, slab);
+}
+
+void slab_trim(struct heap *heap)
+{
+	for (unsigned class = 0; class < CLASS_COUNT; class++)
+		for (struct span *slab = heap->queues[class].first, *next; slab; slab = next) {
+			next = slab->next;
+			if (slab->used == 0)
+				slab_destroy(heap, slab);
+		}
+}
+
+unsigned slab_aligned_class(size_t align, size_t bytes)
+{
+	size_t rounded = (bytes + align - 1) & ~(align - 1);
+
+	if (rounded > CLASS_MAX_BYTES || align > CLASS_MAX_BYTES)
+		return CLASS_COUNT;
+	unsigned class = class_of(rounded);
+	while (class < CLASS_COUNT && class_bytes(class) % align != 0)
+		class++;
+	return class;
+}

@@ -1,0 +1,415 @@
+/*
+ * span.c: the pool of slices.
+ *
+ * Free runs hang in bins by length: one bin for each length to 16 slices, then four for each doubling.
+ * Each bin list belongs to one of two states, dirty or clean. Runs coalesce with neighbours of their
+ * own state only, so that what is known to read as zero stays known. What has never been used lies
+ * behind the frontier.
+ *
+ * Every operation may need up to SPARE_SPANS new descriptors; they are set aside before anything is
+ * changed, so that no operation fails half-way.
+ */
+#include "span.h"
+
+#include "os.h"
+
+#define EXACT_BINS 16u
+#define BIN_COUNT 128u
+#define SPARE_SPANS 3u
+#define SEARCH_LIMIT 16
+#define PURGE_RUNS_AT_ONCE 64
+
+enum { CLEAN, DIRTY, STATE_COUNT };
+
+static struct span_pool {
+	struct lock lock;
+	struct span *bins[STATE_COUNT][BIN_COUNT];
+	uint64_t bin_masks[STATE_COUNT][BIN_COUNT / 64]; /* which bins aren't empty */
+	struct span *spare;         /* unused descriptors, linked through next */
+	uint32_t spare_count;
+	uint32_t span_count;        /* descriptors ever used, with number 0 */
+	size_t frontier;            /* slices ever used */
+	size_t dirty_slices;
+	size_t free_slices;
+	uint32_t decay_ms;
+	uint64_t next_decay_ms;
+} pool = {.span_count = 1, .decay_ms = 1000};
+
+static unsigned bin_of(size_t slices)
+{
+	if (slices <= EXACT_BINS)
+		return (unsigned)slices - 1;
+	unsigned log2 = 63u - (unsigned)__builtin_clzl(slices);
+	return EXACT_BINS + (log2 - 4) * 4 + ((unsigned)(slices >> (log2 - 2)) & 3);
+}
+
+static unsigned state_of(const struct span *run)
+{
+	return run->kind == SPAN_FREE_DIRTY ? DIRTY : CLEAN;
+}
+
+static size_t first_slice(const struct span *span)
+{
+	return range_offset(span->start) >> SLICE_SHIFT;
+}
+
+static struct span *span_at(size_t slice)
+{
+	return slice < pool.frontier ? &range.spans[range.slices[slice]] : &range.spans[0];
+}
+
+/* Atomic, since frees by other threads read the table at any time. */
+static void set_slice(size_t slice, uint32_t index)
+{
+	__atomic_store_n(&range.slices[slice], index, __ATOMIC_RELAXED);
+}
+
+static void set_slices(const struct span *span, uint32_t index)
+{
+	for (size_t i = 0; i < span->slices; i++)
+		set_slice(first_slice(span) + i, index);
+}
+
+/* Descriptors. */
+
+static bool set_spares_aside(void)
+{
+	while (pool.spare_count < SPARE_SPANS) {
+		if (!range_commit_spans((size_t)pool.span_count + 1))
+			return false;
+		struct span *span = &range.spans[pool.span_count];
+		span->index = pool.span_count++;
+		span->next = pool.spare;
+		pool.spare = span;
+		pool.spare_count++;
+	}
+	return true;
+}
+
+static struct span *take_descriptor(char *start, size_t slices, enum span_kind kind)
+{
+	struct span *span = pool.spare;
+
+	assert(span != NULL);
+	pool.spare = span->next;
+	pool.spare_count--;
+	*span = (struct span){
+		.index = span->index, .start = start, .slices = (uint32_t)slices, .kind = (uint8_t)kind};
+	return span;
+}
+
+static void put_descriptor(struct span *span)
+{
+	span->kind = SPAN_NONE;
+	span->owner = NULL;
+	span->next = pool.spare;
+	pool.spare = span;
+	pool.spare_count++;
+}
+
+/* Free runs. */
+
+static void bin_add(struct span *run)
+{
+	unsigned state = state_of(run), bin = bin_of(run->slices);
+	struct span **head = &pool.bins[state][bin];
+
+	run->prev = NULL;
+	run->next = *head;
+	if (*head)
+		(*head)->prev = run;
+	*head = run;
+	pool.bin_masks[state][bin / 64] |= (uint64_t)1 << (bin % 64);
+	pool.free_slices += run->slices;
+	pool.dirty_slices += state == DIRTY ? run->slices : 0;
+	set_slice(first_slice(run), run->index);
+	set_slice(first_slice(run) + run->slices - 1, run->index);
+}
+
+static void bin_remove(struct span *run)
+{
+	unsigned state = state_of(run), bin = bin_of(run->slices);
+	struct span **head = &pool.bins[state][bin];
+
+	if (run->prev)
+		run->prev->next = run->next;
+	else
+		*head = run->next;
+	if (run->next)
+		run->next->prev = run->prev;
+	if (!*head)
+		pool.bin_masks[state][bin / 64] &= ~((uint64_t)1 << (bin % 64));
+	pool.free_slices -= run->slices;
+	pool.dirty_slices -= state == DIRTY ? run->slices : 0;
+	set_slice(first_slice(run), 0);
+	set_slice(first_slice(run) + run->slices - 1, 0);
+}
+
+/* Makes a descriptor that is in no list a free run, merged with its neighbours of the same state. */
+static void run_insert(struct span *run, enum span_kind kind, uint32_t stamp_ms)
+{
+	struct span *before = first_slice(run) > 0 ? span_at(first_slice(run) - 1) : &range.spans[0];
+	struct span *after = span_at(first_slice(run) + run->slices);
+
+	run->kind = (uint8_t)kind;
+	run->stamp_ms = stamp_ms;
+	if (before->kind == kind) {
+		bin_remove(before);
+		run->start = before->start;
+		run->slices += before->slices;
+		run->has_map |= before->has_map;
+		put_descriptor(before);
+	}
+	if (after->kind == kind) {
+		bin_remove(after);
+		run->slices += after->slices;
+		run->has_map |= after->has_map;
+		put_descriptor(after);
+	}
+	bin_add(run);
+}
+
+/* Cuts the slices from `keep` on off a run that is in no list, and makes them a free run. */
+static void run_cut_tail(struct span *span, size_t keep, enum span_kind kind)
+{
+	if (keep == span->slices)
+		return;
+	struct span *tail = take_descriptor(span->start + (keep << SLICE_SHIFT), span->slices - keep, kind);
+	tail->has_map = span->has_map;
+	span->slices = (uint32_t)keep;
+	run_insert(tail, kind, span->stamp_ms);
+}
+
+/* The first run of a state that has at least `slices`, or NULL. */
+static struct span *run_find(unsigned state, size_t slices)
+{
+	unsigned bin = bin_of(slices);
+	int looks = SEARCH_LIMIT;
+
+	for (struct span *run = pool.bins[state][bin]; run && looks-- > 0; run = run->next)
+		if (run->slices >= slices)
+			return run;
+	/* Any run of a bin above is long enough. */
+	for (bin++; bin < BIN_COUNT; bin = (bin | 63) + 1) {
+		uint64_t mask = pool.bin_masks[state][bin / 64] >> (bin % 64);
+		if (mask)
+			return pool.bins[state][bin + (unsigned)__builtin_ctzl(mask)];
+	}
+	return NULL;
+}
+
+/* A run behind the frontier, which moves. */
+static struct span *frontier_take(size_t slices)
+{
+	if (!range_grow((pool.frontier + slices) << SLICE_SHIFT))
+		return NULL;
+	char *start = range.base + (pool.frontier << SLICE_SHIFT);
+	pool.frontier += slices;
+	return take_descriptor(start, slices, SPAN_FREE_CLEAN);
+}
+
+/* A run in no list, of at least `slices`, dirty before clean before never used. */
+static struct span *run_take(size_t slices)
+{
+	struct span *run = run_find(DIRTY, slices);
+
+	if (!run)
+		run = run_find(CLEAN, slices);
+	if (!run)
+		return frontier_take(slices);
+	bin_remove(run);
+	return run;
+}
+
+/* The first multiple of `align_slices` in a run. */
+static size_t slices_to_align(const struct span *run, size_t align_slices)
+{
+	return -first_slice(run) & (align_slices - 1);
+}
+
+/* Cuts the slices before `skip` off a run that is in no list, and makes them a free run. */
+static struct span *run_cut_head(struct span *run, size_t skip)
+{
+	if (skip == 0)
+		return run;
+	struct span *rest = take_descriptor(run->start + (skip << SLICE_SHIFT), run->slices - skip, run->kind);
+	rest->stamp_ms = run->stamp_ms;
+	rest->has_map = run->has_map;
+	run->slices = (uint32_t)skip;
+	run_insert(run, run->kind, run->stamp_ms);
+	return rest;
+}
+
+static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind kind)
+{
+	struct span *span = set_spares_aside() ? run_take(slices + align_slices - 1) : NULL;
+
+	if (!span)
+		return NULL;
+	span = run_cut_head(span, slices_to_align(span, align_slices));
+	run_cut_tail(span, slices, span->kind);
+	*span = (struct span){
+		.index = span->index,
+		.start = span->start,
+		.slices = span->slices,
+		.has_map = span->has_map,
+		.is_zero = span->kind == SPAN_FREE_CLEAN,
+		.kind = (uint8_t)kind,
+	};
+	set_slices(span, span->index);
+	return span;
+}
+
+struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind)
+{
+	const size_t most = RANGE_MAX_BYTES >> SLICE_SHIFT;
+
+	assert(slices > 0 && (align_slices & (align_slices - 1)) == 0);
+	if (slices > most || align_slices > most)
+		return NULL;
+	lock_acquire(&pool.lock);
+	struct span *span = pool_take(slices, align_slices, kind);
+	bool is_split = !span && pool.dirty_slices > 0;
+	lock_release(&pool.lock);
+	/* The range is used up, but dirty and clean neighbours together may be long enough. */
+	if (is_split && span_pool_decay(true) > 0) {
+		lock_acquire(&pool.lock);
+		span = pool_take(slices, align_slices, kind);
+		lock_release(&pool.lock);
+	}
+	return span;
+}
+
+void span_free(struct span *span, bool is_clean)
+{
+	uint64_t now_ms = os_clock_ms();
+
+	lock_acquire(&pool.lock);
+	span->owner = NULL;
+	set_slices(span, 0);
+	run_insert(span, is_clean ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
+	bool is_time = now_ms >= pool.next_decay_ms;
+	lock_release(&pool.lock);
+	if (is_time)
+		span_pool_decay(false);
+}
+
+bool span_extend(struct span *span, size_t slices, bool *is_clean)
+{
+	size_t missing = slices - span->slices;
+	size_t end = first_slice(span) + span->slices;
+	struct span *after = NULL;
+
+	assert(slices > span->slices);
+	lock_acquire(&pool.lock);
+	if (set_spares_aside()) {
+		struct span *next = span_at(end);
+		if (end == pool.frontier) {
+			after = frontier_take(missing);
+		} else if ((next->kind == SPAN_FREE_CLEAN || next->kind == SPAN_FREE_DIRTY) &&
+		           next->slices >= missing) {
+			after = next;
+			bin_remove(after);
+		}
+	}
+	if (after) {
+		*is_clean = after->kind == SPAN_FREE_CLEAN;
+		run_cut_tail(after, missing, after->kind);
+		span->slices = (uint32_t)slices;
+		span->has_map |= after->has_map;
+		put_descriptor(after);
+		set_slices(span, span->index);
+	}
+	lock_release(&pool.lock);
+	return after != NULL;
+}
+
+void span_shorten(struct span *span, size_t slices)
+{
+	assert(slices > 0 && slices < span->slices);
+	lock_acquire(&pool.lock);
+	if (set_spares_aside()) {
+		span->stamp_ms = (uint32_t)os_clock_ms();
+		for (size_t i = slices; i < span->slices; i++)
+			set_slice(first_slice(span) + i, 0);
+		run_cut_tail(span, slices, SPAN_FREE_DIRTY);
+	}
+	lock_release(&pool.lock);
+}
+
+/* Giving back. */
+
+/* Takes a dirty run older than `age_ms` out of the pool, or NULL. */
+static struct span *take_old_run(uint32_t now_ms, uint32_t age_ms)
+{
+	for (unsigned bin = 0; bin < BIN_COUNT; bin++)
+		for (struct span *run = pool.bins[DIRTY][bin]; run; run = run->next)
+			if (now_ms - run->stamp_ms >= age_ms) {
+				bin_remove(run);
+				return run;
+			}
+	return NULL;
+}
+
+static void purge_run(struct span *run)
+{
+	os_purge(run->start, span_bytes(run));
+	if (run->has_map)
+		os_purge(range_map_of(run->start), span_bytes(run) >> GRANULE_SHIFT);
+	run->has_map = false;
+}
+
+size_t span_pool_decay(bool all)
+{
+	uint64_t now_ms = os_clock_ms();
+	size_t bytes = 0;
+
+	lock_acquire(&pool.lock);
+	pool.next_decay_ms = now_ms + pool.decay_ms / 4 + 1;
+	for (int i = 0; all || i < PURGE_RUNS_AT_ONCE; i++) {
+		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
+		if (!run)
+			break;
+		bytes += span_bytes(run);
+		/* The run is in no list and no slice leads to it, so nobody can want it meanwhile. */
+		lock_release(&pool.lock);
+		purge_run(run);
+		lock_acquire(&pool.lock);
+		run_insert(run, SPAN_FREE_CLEAN, 0);
+	}
+	lock_release(&pool.lock);
+	return bytes;
+}
+
+void span_pool_set_decay_ms(uint32_t ms)
+{
+	pool.decay_ms = ms;
+}
+
+struct span_totals span_pool_totals(void)
+{
+	lock_acquire(&pool.lock);
+	struct span_totals totals = {
+		.used_bytes = (pool.frontier - pool.free_slices) << SLICE_SHIFT,
+		.dirty_bytes = pool.dirty_slices << SLICE_SHIFT,
+	};
+	lock_release(&pool.lock);
+	return totals;
+}
+
+void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg)
+{
+	lock_acquire(&pool.lock);
+	for (size_t slice = 0; slice < pool.frontier;) {
+		const struct span *span = span_at(slice);
+		if (span->kind > SPAN_FREE_DIRTY)
+			fn(span, arg);
+		slice += span->slices ? span->slices : 1;
+	}
+	lock_release(&pool.lock);
+}
+
+struct lock *span_pool_lock(void)
+{
+	return &pool.lock;
+}

@@ -1,0 +1,127 @@
+/*
+ * span.h: span descriptors, and the pool that hands out runs of slices.
+ *
+ * A span is a run of slices with one purpose. Its descriptor lies outside of the heap, so that nothing
+ * a program writes can damage it, and the slice table leads from any address to it.
+ *
+ * The pool keeps free runs by length, those with dirty pages apart from those that read as zero, and
+ * prefers dirty ones: touching a fresh page costs more than anything else an allocator does. A dirty
+ * run that nobody wants for a while goes back to the system (span_pool_decay).
+ *
+ * Invariants:
+ *   - every slice of a span in use has the span's index in the slice table;
+ *   - of a free run, the first and the last slice have it, the slices between have 0;
+ *   - two free runs of the same state never touch, unless one is being purged;
+ *   - descriptor 0 has kind SPAN_NONE and no owner, and never changes.
+ */
+#ifndef LIBREGION_SPAN_H
+#define LIBREGION_SPAN_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "range.h"
+
+enum span_kind {
+	SPAN_NONE = 0,
+	SPAN_FREE_CLEAN, /* free, and reads as zero */
+	SPAN_FREE_DIRTY, /* free, with pages that hold old data */
+	SPAN_SLAB,       /* blocks of one size class (slab.h) */
+	SPAN_BIG,        /* one block (big.h) */
+	SPAN_BUFFER,     /* a thread's own: in a region, or cached (buffer.h) */
+	SPAN_RETIRED,    /* a buffer that no thread owns, with faded blocks in it (buffer.h) */
+};
+
+struct heap;
+struct region;
+
+struct span {
+	/* The first line is all that malloc and free touch. */
+	struct heap *owner;      /* of a slab; NULL for any other kind */
+	void *free;              /* slab: list of free blocks, linked through their first word */
+	char *start;             /* the first byte */
+	uint64_t reciprocal;     /* slab: ceil(2^64 / block_bytes), to tell a block's start by a multiply */
+	uint32_t used;           /* slab: blocks handed out */
+	uint32_t wake;           /* slab: the value of `used` at which a free is an event */
+	uint32_t block_bytes;    /* slab */
+	uint8_t kind;            /* enum span_kind */
+	uint8_t class;           /* slab: size class */
+	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
+	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
+	uint8_t had_frees;       /* buffer: some block was freed since the last look for holes */
+	uint8_t had_keeps;       /* buffer: it holds blocks that have faded, or shall */
+	uint8_t was_moved;       /* big: os_move() brought its pages here */
+	uint8_t has_map;         /* free run: pages of its map may be resident */
+	uint32_t index;          /* of this descriptor */
+	uint32_t slices;         /* the span's length */
+
+	/* The second line: lists, and what slow paths need. */
+	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
+	uint32_t capacity;        /* slab: blocks */
+	uint32_t extended;        /* slab: blocks that have been on the free list so far */
+	uint32_t live;            /* retired: blocks that aren't freed; atomic */
+	uint32_t stamp_ms;        /* free dirty run: when it became one, the low 32 bits */
+	union {
+		size_t bytes;       /* big: bytes of the block */
+		uint32_t live_wake; /* retired: the value of `live` at which a free looks again */
+	};
+	char *used_end;           /* buffer: no block has ended behind it since the map was cleared */
+	struct region *region;    /* buffer: the open region it belongs to, or NULL */
+	const char *reclaimer;    /* buffer: name of the last scope that reclaimed unfreed blocks here */
+} __attribute__((aligned(128)));
+
+static_assert(sizeof(struct span) == 128, "spans are indexed by a shift");
+static_assert(offsetof(struct span, next) == 64, "malloc and free touch one cache line of a span");
+
+/* The span that p lies in, or number 0; p is in the heap range. */
+static inline struct span *span_of(const void *p)
+{
+	return &range.spans[__atomic_load_n(&range.slices[range_offset(p) >> SLICE_SHIFT], __ATOMIC_RELAXED)];
+}
+
+static inline size_t span_bytes(const struct span *span)
+{
+	return (size_t)span->slices << SLICE_SHIFT;
+}
+
+static inline char *span_end(const struct span *span)
+{
+	return span->start + span_bytes(span);
+}
+
+/*
+ * A run of `slices`, its start a multiple of `align_slices` (a power of two) slices, of the given kind,
+ * with is_zero set if it reads as zero; all else in the descriptor is zero. NULL: out of memory.
+ */
+struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind);
+
+/* Gives a span back. If `is_clean` all of it reads as zero. */
+void span_free(struct span *span, bool is_clean);
+
+/* Makes a span in use longer, in place, or returns false. New memory reads as zero if *is_clean. */
+bool span_extend(struct span *span, size_t slices, bool *is_clean);
+
+/* Makes a span in use shorter; what is cut off goes back to the pool. */
+void span_shorten(struct span *span, size_t slices);
+
+/* Returns dirty runs that have been free for longer than the decay time; `all`: at once. Bytes. */
+size_t span_pool_decay(bool all);
+
+/* The time that a dirty run stays; set once at start. */
+void span_pool_set_decay_ms(uint32_t ms);
+
+/* Bytes of spans in use, and of free dirty runs. */
+struct span_totals {
+	size_t used_bytes, dirty_bytes;
+};
+struct span_totals span_pool_totals(void);
+
+/* Calls fn for every span in use, under the pool's lock: fn takes no lock and changes nothing. */
+void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg);
+
+/* The pool's lock, for fork(). */
+struct lock *span_pool_lock(void);
+
+#endif

@@ -1,0 +1,198 @@
+/*
+ * alloc.c: allocation as scopes see it: the slow halves of malloc and realloc, and what region.h says of
+ * single blocks.
+ *
+ * realloc goes by the pointer: a block of an open region of this thread stays in that region, also
+ * when another one is current; anything else is, or becomes, a block of the general heap.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "scope.h"
+#include "scopes.h"
+
+static uintptr_t this_stack_pointer(void)
+{
+	return (uintptr_t)__builtin_frame_address(0);
+}
+
+static bool is_in_scope(const struct thread *thread)
+{
+	return thread && thread->top->inline_max == 0;
+}
+
+void *scopes_alloc(size_t size, size_t align)
+{
+	struct thread *thread = scope_thread(heap_self());
+	uintptr_t sp = this_stack_pointer();
+
+	if (is_in_scope(thread) && thread->top->frame <= sp)
+		scope_close_abandoned(thread, sp);
+	if (is_in_scope(thread))
+		return region_alloc(thread, size, align);
+	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
+}
+
+void scopes_before_longjmp(uintptr_t sp)
+{
+	struct thread *thread = scope_thread(heap_self());
+
+	/* A jump on another stack, or from one stack to another, leaves no frame of this one. */
+	if (thread && thread->top != &thread->base && scope_is_own_stack(thread, this_stack_pointer()))
+		scope_close_abandoned(thread, sp);
+}
+
+/* A block in the region of an open scope, which need not be the top one. */
+static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
+{
+	struct heap *heap = thread->heap;
+	struct scope *top = thread->top;
+
+	if (scope == top)
+		return region_alloc(thread, size, GRANULE_BYTES);
+	region_harvest(heap, &top->region);
+	top->region.cursor = heap->cursor;
+	top->region.limit = heap->limit;
+	heap->cursor = scope->region.cursor;
+	heap->limit = scope->region.limit;
+	thread->top = scope;
+	void *p = region_alloc(thread, size, GRANULE_BYTES);
+	scope->region.cursor = heap->cursor;
+	scope->region.limit = heap->limit;
+	heap->cursor = top->region.cursor;
+	heap->limit = top->region.limit;
+	thread->top = top;
+	return p;
+}
+
+/* Copies what both blocks hold, and frees the old one. */
+static void *replace(void *to, void *p, size_t old_bytes, size_t size)
+{
+	if (!to)
+		return NULL;
+	memcpy(to, p, old_bytes < size ? old_bytes : size);
+	if (!heap_free_inline(heap_self(), p))
+		heap_free(p, "realloc");
+	return to;
+}
+
+/* Grows the newest block of the current region, or shrinks any, where it is. */
+static bool resize_in_place(struct heap *heap, unsigned char *head, char *p, size_t old_bytes, size_t bytes)
+{
+	if (p + old_bytes == heap->cursor && bytes <= (size_t)(heap->limit - p)) {
+		heap->cursor = p + bytes;
+		granule_resize(head, bytes >> GRANULE_SHIFT);
+		return true;
+	}
+	/* What is cut off is a hole. */
+	if (bytes < old_bytes)
+		granule_resize(head, bytes >> GRANULE_SHIFT);
+	return bytes <= old_bytes;
+}
+
+static void *realloc_in_region(struct thread *thread, struct scope *scope, unsigned char *head, char *p,
+                               size_t size)
+{
+	size_t old_bytes = granule_size(head) << GRANULE_SHIFT;
+	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+
+	if (bytes < size)
+		return NULL;
+	if (bytes >> GRANULE_SHIFT <= GRANULE_MAX &&
+	    resize_in_place(thread->heap, head, p, old_bytes, bytes))
+		return p;
+	return replace(alloc_in(thread, scope, size), p, old_bytes, size);
+}
+
+static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
+{
+	struct span *span = span_of(p);
+
+	if (span->kind == SPAN_BIG && size > CLASS_MAX_BYTES) {
+		void *resized = big_resize(span, size);
+		if (resized)
+			return resized;
+	} else if (size <= old_bytes && size >= old_bytes / 2) {
+		return p;
+	}
+	return replace(heap_alloc(size), p, old_bytes, size);
+}
+
+void *scopes_realloc(void *p, size_t size)
+{
+	struct thread *thread = scope_thread(heap_self());
+	size_t old_bytes = heap_block_bytes(p, "realloc");
+	unsigned char *head;
+
+	if (old_bytes == 0)
+		return NULL;
+	struct scope *scope = thread ? region_scope_of(thread, p, &head) : NULL;
+	return scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
+}
+
+size_t scopes_usable_size(const void *p, const char *call)
+{
+	return p ? heap_block_bytes(p, call) : 0;
+}
+
+/* region.h, of single blocks. */
+
+static void note_kept(struct region *region, size_t bytes)
+{
+	struct region_stats *stats = &region->counters->stats;
+
+	region->kept_bytes += bytes;
+	stats_add(&stats->blocks_allocated, 1);
+	stats_add(&stats->blocks_faded, 1);
+	stats_add(&stats->bytes_faded, bytes);
+}
+
+void *region_keep(void *p)
+{
+	struct thread *thread = scope_thread(heap_self());
+	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	unsigned char *head;
+
+	if (span->kind != SPAN_BUFFER)
+		return p;
+	head = range_map_of(p);
+	if (!granule_is_live(granule_load(head)) || (uintptr_t)p % GRANULE_BYTES != 0) {
+		report("region_keep(%p): not the start of a live block; ignored", p);
+		return p;
+	}
+	struct scope *scope = thread ? region_scope_of(thread, p, &head) : NULL;
+	span->had_keeps = true;
+	if (!(granule_mark(head, GRANULE_FADED) & GRANULE_FADED) && scope)
+		note_kept(&scope->region, granule_size(head) << GRANULE_SHIFT);
+	return p;
+}
+
+void *region_copy_out(const void *p)
+{
+	size_t bytes = scopes_usable_size(p, "region_copy_out");
+	void *copy = bytes ? heap_alloc(bytes) : NULL;
+
+	if (bytes && !copy)
+		errno = ENOMEM;
+	return copy ? memcpy(copy, p, bytes) : NULL;
+}
+
+int region_owns(const void *p)
+{
+	struct thread *thread = scope_thread(heap_self());
+	unsigned char *head;
+
+	return thread && region_scope_of(thread, p, &head) == thread->top && thread->top != &thread->base;
+}
+
+const char *region_name_of(const void *p)
+{
+	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	struct region *region = __atomic_load_n(&span->region, __ATOMIC_RELAXED);
+
+	if (span->kind != SPAN_BUFFER || !region)
+		return NULL;
+	const unsigned char *head = buffer_find(span, p);
+	return head && !(granule_load(head) & GRANULE_FADED) ? region->policy->name : NULL;
+}
+

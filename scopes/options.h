@@ -1,0 +1,73 @@
+/*
+ * options.h: the one table of environment options.
+ *
+ * A line of OPTIONS_MAP makes the member of `struct options`, its default, its variable, its range and
+ * the text that `region options` prints. Adding an option is adding a line.
+ *
+ * Values: sizes take a suffix k, M, G or T (powers of 1024); switches take 1/0, yes/no, on/off or
+ * true/false; choices take one of their words. What can't be understood is reported once, and the
+ * default holds. The environment is ignored in set-user-ID programs (AT_SECURE).
+ */
+#ifndef LIBREGION_OPTIONS_H
+#define LIBREGION_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define OPTION_PREFIX "LIBREGION_"
+#define OPTION_TEXT_BYTES 256
+
+/* X(member, name, type, default, least, most, words, help); `words` are those of a choice, in order. */
+#define OPTIONS_MAP(X) \
+	X(fade, "FADE", CHOICE, 0, 0, 0, "default unfreed reachable none", \
+	  "fade policy of every scope, whatever the program asks for") \
+	X(buffer_bytes, "BUFFER_SIZE", SIZE, 256 << 10, 64 << 10, 16 << 20, "", \
+	  "bytes of a buffer, rounded up to a power of two") \
+	X(buffer_count, "BUFFER_COUNT", COUNT, 1, 1, 1024, "", \
+	  "buffers made ready when a thread first needs one") \
+	X(cache_bytes, "BUFFER_CACHE", SIZE, 8 << 20, 0, (uint64_t)1 << 40, "", \
+	  "bytes of empty buffers that a thread keeps ready") \
+	X(limit_bytes, "LIMIT", SIZE, 0, 0, (uint64_t)1 << 44, "", \
+	  "bytes of buffers a scope may hold before the general heap serves; 0: no limit") \
+	X(max_block_bytes, "MAX_BLOCK", SIZE, 32 << 10, 16, 8 << 20, "", \
+	  "largest block that a scope serves from shared buffers") \
+	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 44, "", \
+	  "address space to reserve, rounded down to a power of two") \
+	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \
+	  "milliseconds that freed memory stays before it goes back to the system") \
+	X(stats, "STATS", TEXT, 0, 0, 0, "1, json, prometheus, or a file name; %p is the process id", \
+	  "statistics at exit, on stderr or to a file (.json and .prom by their ending)") \
+	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, library and options in force at start") \
+	X(on_error, "ON_ERROR", CHOICE, 0, 0, 0, "abort report", \
+	  "what follows the report of a misuse: abort(), or the program runs on") \
+	X(disable, "DISABLE", SWITCH, 0, 0, 1, "", "scopes are plain calls") \
+	X(wrap_threads, "WRAP_THREADS", SWITCH, 0, 0, 1, "", \
+	  "each thread's whole life is a scope (for tests)") \
+	X(help, "HELP", SWITCH, 0, 0, 1, "", "prints this table at start")
+
+#define OPTION_MEMBER_CHOICE(member) uint64_t member;
+#define OPTION_MEMBER_SIZE(member) uint64_t member;
+#define OPTION_MEMBER_COUNT(member) uint64_t member;
+#define OPTION_MEMBER_SWITCH(member) uint64_t member;
+#define OPTION_MEMBER_TEXT(member) char member[OPTION_TEXT_BYTES];
+
+struct options {
+#define OPTION_MEMBER(member, name, type, ...) OPTION_MEMBER_##type(member)
+	OPTIONS_MAP(OPTION_MEMBER)
+#undef OPTION_MEMBER
+};
+
+/* Constant after options_read(). */
+extern struct options options __attribute__((visibility("hidden")));
+
+/* Reads the environment, once, at start. Bad values and unknown names are reported. */
+void options_read(void);
+
+/* Prints the table with the values in force on stderr. */
+void options_print(void);
+
+/* Prints one line for each option that isn't at its default. */
+void options_print_changed(void);
+
+#endif

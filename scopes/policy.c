@@ -1,0 +1,60 @@
+/*
+ * policy.c: how a scope is run: the process's options, what the program asks for, and which of the two
+ * has the last word.
+ */
+#include "scope.h"
+
+struct policy default_policy;
+
+/* A hole of a buffer holds the largest block even after alignment to its size. */
+static void fit_max_block(struct policy *policy)
+{
+	size_t most = ((size_t)1 << policy->size_log2) / 2 - GRANULE_BYTES;
+
+	if (policy->max_block_bytes > most)
+		policy->max_block_bytes = most;
+}
+
+/* An operator's word is over the program's; what isn't there yet is said once. */
+static enum region_fade fade_of(enum region_fade asked)
+{
+	static bool is_reported;
+	enum region_fade fade = options.fade != REGION_FADE_DEFAULT ? (enum region_fade)options.fade : asked;
+
+	if (fade == REGION_FADE_REACHABLE && !__atomic_exchange_n(&is_reported, true, __ATOMIC_RELAXED))
+		report("fade policy \"reachable\" isn't there yet; using \"unfreed\"");
+	return fade == REGION_FADE_NONE ? REGION_FADE_NONE : REGION_FADE_UNFREED;
+}
+
+void policy_start(void)
+{
+	default_policy = (struct policy){
+		.name = "scope",
+		.fade = fade_of(REGION_FADE_DEFAULT),
+		.size_log2 = buffer_size_log2(options.buffer_bytes),
+		.buffer_count = options.buffer_count,
+		.limit_bytes = options.limit_bytes ? options.limit_bytes : SIZE_MAX,
+		.max_block_bytes = options.max_block_bytes,
+	};
+	fit_max_block(&default_policy);
+}
+
+void policy_set(struct policy *policy, const struct region_options *given)
+{
+	*policy = default_policy;
+	if (!given)
+		return;
+	if (given->name)
+		policy->name = given->name;
+	if (given->fade != REGION_FADE_DEFAULT)
+		policy->fade = fade_of(given->fade);
+	if (given->buffer_count)
+		policy->buffer_count = given->buffer_count;
+	if (given->limit_bytes)
+		policy->limit_bytes = given->limit_bytes;
+	if (given->buffer_size) {
+		policy->size_log2 = buffer_size_log2(given->buffer_size);
+		policy->max_block_bytes = options.max_block_bytes;
+		fit_max_block(policy);
+	}
+}

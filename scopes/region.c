@@ -1,0 +1,343 @@
+/*
+ * region.c: the buffers of a region: where its next block comes from, and where everything goes at
+ * the end.
+ *
+ * When the current hole is used up the next one is looked for, cheapest first:
+ *
+ *   1. further on in the same buffer;
+ *   2. in the region's other buffers, if as much as half of what it holds was taken since it last
+ *      looked there: so looking costs a bounded share, and a scope with churn stays near its live size;
+ *   3. in the buffer with survivors that the thread kept from an earlier scope;
+ *   4. an empty buffer from the thread's cache;
+ *   5. a retired buffer with room, from whichever thread;
+ *   6. a new buffer.
+ *
+ * Bytes are counted when a hole is left, blocks when the map is cleared or scanned anyway. With the
+ * policy `none` that is only done where statistics were asked for (LIBREGION_STATS).
+ */
+#include <string.h>
+
+#include "scope.h"
+#include "scopes.h"
+
+/* Under `none`, a block above LIBREGION_MAX_BLOCK has a buffer of its own, so that it is reclaimed too. */
+#define OWN_BUFFER_MAX_BYTES ((size_t)8 << 20)
+
+void region_harvest(struct heap *heap, struct region *region)
+{
+	struct region_stats *stats = &region->counters->stats;
+
+	if (heap->popped_blocks == 0)
+		return;
+	stats_add(&stats->blocks_allocated, heap->popped_blocks);
+	stats_add(&stats->bytes_allocated, heap->popped_bytes);
+	stats_add(&stats->blocks_freed, heap->popped_blocks);
+	stats_add(&stats->bytes_freed, heap->popped_bytes);
+	heap->popped_blocks = 0;
+	heap->popped_bytes = 0;
+}
+
+/* The hole with the cursor is left: its bytes are counted, and its buffer knows how far it is used. */
+static void leave_hole(struct heap *heap, struct region *region)
+{
+	struct span *span = region->buffers;
+
+	if (!span)
+		return;
+	if (heap->cursor > span->used_end)
+		span->used_end = heap->cursor;
+	/* Modulo 2^64: a cursor that went back into the hole before takes off what was added there. */
+	region->bumped_bytes += (size_t)(heap->cursor - region->extent);
+	region->extent = heap->cursor;
+}
+
+static bool enter_hole(struct heap *heap, struct region *region, char *from, size_t bytes)
+{
+	struct hole hole = {0};
+
+	if (!buffer_next_hole(region->buffers, from, bytes, &hole))
+		return false;
+	region->extent = heap->cursor = hole.lo;
+	heap->limit = hole.hi;
+	stats_add(&region->counters->stats.blocks_allocated, hole.freed_blocks);
+	stats_add(&region->counters->stats.blocks_freed, hole.freed_blocks);
+	return true;
+}
+
+/* Makes a buffer the region's first. */
+static void push_buffer(struct region *region, struct span *span)
+{
+	span->region = region;
+	span->next = region->buffers;
+	region->buffers = span;
+	region->held_bytes += span_bytes(span);
+	region->unswept_bytes += span_bytes(span);
+	stats_max(&region->counters->stats.peak_bytes, region->held_bytes);
+}
+
+/* Brings a buffer that the region holds to the front. */
+static void bring_to_front(struct region *region, struct span *span)
+{
+	struct span **link = &region->buffers;
+
+	while (*link != span)
+		link = &(*link)->next;
+	*link = span->next;
+	span->next = region->buffers;
+	region->buffers = span;
+}
+
+static bool should_sweep(const struct region *region)
+{
+	return region->unswept_bytes >= region->held_bytes / 2;
+}
+
+/* Looks through the region's own buffers for holes, going on where it was last time. */
+static bool sweep(struct heap *heap, struct region *region, size_t bytes)
+{
+	if (!region->sweep && should_sweep(region)) {
+		region->sweep = region->buffers;
+		region->unswept_bytes = 0;
+	}
+	while (region->sweep) {
+		struct span *span = region->sweep;
+
+		region->sweep = span->next;
+		if (!span->had_frees)
+			continue;
+		span->had_frees = false;
+		bring_to_front(region, span);
+		if (enter_hole(heap, region, buffer_begin(span), bytes))
+			return true;
+	}
+	return false;
+}
+
+/* An empty buffer: it is one hole. */
+static void enter_empty(struct heap *heap, struct region *region, struct span *span)
+{
+	push_buffer(region, span);
+	region->extent = heap->cursor = buffer_begin(span);
+	heap->limit = span_end(span);
+}
+
+/* Takes over a buffer with survivors; false, and it has been retired again, if nothing fits. */
+static bool enter_partial(struct heap *heap, struct region *region, struct span *span, size_t bytes)
+{
+	if (!span)
+		return false;
+	push_buffer(region, span);
+	stats_add(&region->counters->stats.buffers_partial, 1);
+	return enter_hole(heap, region, buffer_begin(span), bytes);
+}
+
+static bool is_over_limit(const struct region *region)
+{
+	return region->held_bytes + ((size_t)1 << region->policy->size_log2) > region->policy->limit_bytes;
+}
+
+static bool take_partial(struct thread *thread, struct region *region, size_t bytes)
+{
+	struct span *span = thread->partial;
+
+	thread->partial = NULL;
+	return enter_partial(thread->heap, region, span, bytes);
+}
+
+/* Finds a hole of at least `bytes`; else says which counter tells why there is none. */
+static uint64_t *refill(struct thread *thread, struct region *region, size_t bytes)
+{
+	struct heap *heap = thread->heap;
+	struct region_stats *stats = &region->counters->stats;
+	const struct policy *policy = region->policy;
+	struct span *span;
+
+	leave_hole(heap, region);
+	if (heap->limit && enter_hole(heap, region, heap->limit, bytes))
+		return NULL;
+	if (sweep(heap, region, bytes))
+		return NULL;
+	/* Whatever the look-around has left in front, nothing is to be bumped from now. */
+	heap->cursor = heap->limit = region->extent = NULL;
+	if (is_over_limit(region))
+		return &stats->heap_over_limit;
+	if (take_partial(thread, region, bytes))
+		return NULL;
+	span = buffer_take_spare(heap, policy->size_log2);
+	if (span) {
+		stats_add(&stats->buffers_reused, 1);
+		enter_empty(heap, region, span);
+		return NULL;
+	}
+	if (enter_partial(heap, region, buffer_adopt(), bytes))
+		return NULL;
+	heap->cursor = heap->limit = region->extent = NULL;
+	span = buffer_make(heap, policy->size_log2, policy->buffer_count);
+	if (!span)
+		return &stats->heap_no_buffer;
+	stats_add(&stats->buffers_made, 1);
+	enter_empty(heap, region, span);
+	return NULL;
+}
+
+/* Bumps if an aligned block fits into the hole. */
+static void *bump(struct heap *heap, size_t bytes, size_t align)
+{
+	char *p = (char *)(((uintptr_t)heap->cursor + align - 1) & ~(align - 1));
+
+	if (!heap->cursor || p > heap->limit || (size_t)(heap->limit - p) < bytes)
+		return NULL;
+	heap->cursor = p + bytes;
+	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
+	return p;
+}
+
+/* A block in a buffer of its own, behind the one with the cursor. */
+static void *alloc_own_buffer(struct thread *thread, struct region *region, size_t bytes)
+{
+	struct span *span = buffer_make(thread->heap, buffer_size_log2(bytes + GRANULE_BYTES), 1);
+	char *p;
+
+	if (!span)
+		return NULL;
+	struct span *first = region->buffers;
+	push_buffer(region, span);
+	if (first)
+		bring_to_front(region, first);
+	stats_add(&region->counters->stats.buffers_made, 1);
+	region->bumped_bytes += bytes;
+	p = buffer_begin(span);
+	span->used_end = p + bytes;
+	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
+	if (region->buffers == span)
+		region->extent = thread->heap->cursor = thread->heap->limit = span->used_end;
+	return p;
+}
+
+static void *from_heap(uint64_t *reason, size_t size, size_t align)
+{
+	stats_add(reason, 1);
+	return align > GRANULE_BYTES ? heap_alloc_aligned(align, size) : heap_alloc(size);
+}
+
+void *region_alloc(struct thread *thread, size_t size, size_t align)
+{
+	struct region *region = &thread->top->region;
+	struct region_stats *stats = &region->counters->stats;
+	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+	size_t most = region->policy->max_block_bytes;
+	void *p = NULL;
+
+	if (bytes < size || align > most)
+		return from_heap(&stats->heap_too_big, size, align);
+	if (bytes > most) {
+		bool may_own = region->policy->fade == REGION_FADE_NONE && bytes <= OWN_BUFFER_MAX_BYTES &&
+		               align == GRANULE_BYTES && !is_over_limit(region);
+		p = may_own ? alloc_own_buffer(thread, region, bytes) : NULL;
+		return p ? p : from_heap(&stats->heap_too_big, size, align);
+	}
+	p = bump(thread->heap, bytes, align);
+	if (p)
+		return p;
+	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
+	return reason ? from_heap(reason, size, align) : bump(thread->heap, bytes, align);
+}
+
+/* The end. */
+
+/* A buffer with survivors: the thread keeps one with room for its next scope, the rest is nobody's. */
+static void put_survivors(struct thread *thread, struct span *span, struct buffer_survey survey)
+{
+	if (!thread->partial && buffer_has_room(span, survey))
+		thread->partial = span;
+	else
+		buffer_retire(span, survey);
+}
+
+static void put_empty(struct thread *thread, struct span *span)
+{
+	buffer_clear(span);
+	buffer_put(thread->heap, span);
+}
+
+/* `none`, and nothing was kept here: whatever is left is reclaimed unseen. Its live bytes, if known. */
+static size_t close_reclaimed(struct thread *thread, struct region *region, struct span *span)
+{
+	struct region_stats *stats = &region->counters->stats;
+	size_t bytes = 0;
+
+	buffer_note_reclaim(span, region->policy->name);
+	if (options.stats[0]) {
+		struct granule_counts counts = granule_count(buffer_map(span), range_map_of(span->used_end));
+		stats_add(&stats->blocks_allocated, counts.blocks);
+		stats_add(&stats->blocks_freed, counts.blocks - counts.live);
+		stats_add(&stats->blocks_reclaimed, counts.live);
+		bytes = buffer_live_bytes(span);
+	}
+	put_empty(thread, span);
+	return bytes;
+}
+
+/* A buffer that is looked through. The bytes that faded or were reclaimed. */
+static size_t close_surveyed(struct thread *thread, struct region *region, struct span *span)
+{
+	struct region_stats *stats = &region->counters->stats;
+	bool reclaims = region->policy->fade == REGION_FADE_NONE;
+	struct granule_counts counts = granule_count(buffer_map(span), range_map_of(span->used_end));
+
+	stats_add(&stats->blocks_allocated, counts.blocks);
+	if (counts.live == 0) {
+		stats_add(&stats->blocks_freed, counts.blocks);
+		put_empty(thread, span);
+		return 0;
+	}
+	if (reclaims)
+		buffer_note_reclaim(span, region->policy->name);
+	struct buffer_ending ending = buffer_end_scope(span, reclaims);
+	/* A block that another thread frees while we look may be in one count and not in the other. */
+	size_t freed = counts.blocks > ending.blocks ? counts.blocks - ending.blocks : 0;
+	stats_add(&stats->blocks_freed, freed);
+	stats_add(reclaims ? &stats->blocks_reclaimed : &stats->blocks_faded, ending.blocks);
+	if (ending.survey.live == 0)
+		put_empty(thread, span);
+	else
+		put_survivors(thread, span, ending.survey);
+	return ending.bytes;
+}
+
+void region_close(struct thread *thread, struct region *region)
+{
+	struct region_stats *stats = &region->counters->stats;
+	bool reclaims = region->policy->fade == REGION_FADE_NONE;
+	bool is_unseen = reclaims && !options.stats[0];
+	size_t lost_bytes = 0;
+
+	region_harvest(thread->heap, region);
+	leave_hole(thread->heap, region);
+	for (struct span *span = region->buffers, *next; span; span = next) {
+		next = span->next;
+		span->region = NULL;
+		lost_bytes += reclaims && !span->had_keeps ? close_reclaimed(thread, region, span)
+		                                           : close_surveyed(thread, region, span);
+	}
+	if (is_unseen)
+		lost_bytes = region->bumped_bytes - region->kept_bytes;
+	stats_max(&stats->peak_bytes, region->held_bytes);
+	stats_add(&stats->bytes_allocated, region->bumped_bytes);
+	stats_add(&stats->bytes_freed, region->bumped_bytes - region->kept_bytes - lost_bytes);
+	stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
+	region->buffers = NULL;
+}
+
+struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head)
+{
+	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+
+	if (span->kind != SPAN_BUFFER || !span->region)
+		return NULL;
+	struct scope *scope = (struct scope *)span->region;
+	*head = buffer_find(span, p);
+	if (!*head || scope->thread != thread || (granule_load(*head) & GRANULE_FADED))
+		return NULL;
+	return scope;
+}

@@ -1,0 +1,141 @@
+/*
+ * scope.h: what a thread knows about its scopes and their regions. Private to scopes/.
+ *
+ * A thread's scopes form a list from `base`, which stands for "outside every scope" and never closes, to
+ * `top`. Records of closed scopes stay in the list behind `top` to be used again, so that entering
+ * costs no allocation. They lie outside of the stack: a frame that longjmp has abandoned must not take
+ * the list with it.
+ *
+ * The region of the top scope is the current one, and its cursor and limit are in the thread heap. All
+ * others have theirs in their own record.
+ *
+ * A scope's frame is the address that the stack pointer is below as long as the scope's call hasn't
+ * been left. Scopes are entered on the thread's own stack only, where frames nest, so a frame below
+ * the stack pointer has been abandoned, and its scope ends.
+ */
+#ifndef LIBREGION_SCOPE_H
+#define LIBREGION_SCOPE_H
+
+#include "core/core.h"
+#include "options.h"
+#include "region.h"
+#include "stats.h"
+
+/* How a region is run. */
+struct policy {
+	const char *name;
+	enum region_fade fade;
+	unsigned size_log2;   /* of buffers */
+	size_t buffer_count;
+	size_t limit_bytes;   /* SIZE_MAX: none */
+	size_t max_block_bytes;
+};
+
+struct region {
+	struct span *buffers;    /* all it holds; the first is the one with the cursor */
+	char *cursor, *limit;    /* while another region is current */
+	char *extent;            /* where the cursor started in the current hole */
+	const struct policy *policy;
+	struct counters *counters;
+	struct span *sweep;      /* the next buffer to look for holes in, or NULL */
+	size_t held_bytes;       /* of its buffers */
+	size_t unswept_bytes;    /* of buffers taken since it last looked for holes */
+	size_t bumped_bytes;     /* in holes left so far */
+	size_t kept_bytes;       /* of blocks that region_keep() has marked */
+};
+
+/* region_on_exit(). */
+struct exit_call {
+	void (*fn)(void *);
+	void *arg;
+	struct exit_call *next;
+};
+
+struct scope {
+	struct region region;
+	struct thread *thread;
+	struct scope *outer, *inner; /* inner: the record to use next, even if it isn't open */
+	uintptr_t frame;
+	uint64_t serial;             /* of this use of the record; 0: not open */
+	struct exit_call *calls;
+	struct policy own_policy;    /* if it was given options */
+	size_t inline_max;           /* of the heap while this scope is the top one */
+	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
+};
+
+struct thread {
+	struct scope *top;
+	struct heap *heap;
+	struct span *partial;     /* a buffer with survivors and room, kept for the next scope */
+	uintptr_t stack_lo;       /* the thread's own stack */
+	size_t stack_bytes;       /* 0: not known yet */
+	uint64_t last_serial;
+	struct counters *all_counters;
+	struct counters *recent[8]; /* by a hash of the name's address */
+	struct scope base;
+};
+
+/* The calling thread's record, or NULL: it has no heap (yet, or any more). */
+static inline struct thread *scope_thread(struct heap *heap)
+{
+	return heap->upper;
+}
+
+/* What the options say, for scopes without any of their own. Constant after start. */
+extern struct policy default_policy __attribute__((visibility("hidden")));
+
+/* policy.c: what given options ask for: over the process's default, and LIBREGION_FADE over both. */
+void policy_start(void);
+void policy_set(struct policy *policy, const struct region_options *given);
+
+/* region.c */
+
+/* Makes a region the current one, with an empty buffer or without any. */
+static inline void region_open(struct heap *heap, struct region *region, struct span *span)
+{
+	region->buffers = span;
+	region->sweep = NULL;
+	region->bumped_bytes = 0;
+	region->kept_bytes = 0;
+	if (span) {
+		span->region = region;
+		span->next = NULL;
+		region->held_bytes = region->unswept_bytes = span_bytes(span);
+		region->extent = heap->cursor = buffer_begin(span);
+		heap->limit = span_end(span);
+	} else {
+		region->held_bytes = region->unswept_bytes = 0;
+		region->extent = heap->cursor = heap->limit = NULL;
+	}
+}
+
+/* Ends the current region: its blocks fade or are reclaimed, its buffers go back. */
+void region_close(struct thread *thread, struct region *region);
+
+/* A block for the thread's current region, by the slow path; or from the general heap. */
+void *region_alloc(struct thread *thread, size_t size, size_t align);
+
+/* The live block at p if it belongs to an open region of this thread, else NULL. */
+struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head);
+
+/* Writes what the heap has counted since the last time into the current region's counters. */
+void region_harvest(struct heap *heap, struct region *region);
+
+/* life.c: the thread's record, when it is entering its first scope before its first allocation. */
+struct thread *scopes_first_use(void);
+
+/* scope.c */
+
+/* Opens a scope; frame and the pointer sp as in scope.h's essay. NULL: not a place for a scope. */
+struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given);
+
+/* Ends the top scope, which has been left without region_leave(). */
+void scope_end_top(struct thread *thread);
+
+/* Ends the scopes whose frames the thread has left, if it runs on its own stack. */
+void scope_close_abandoned(struct thread *thread, uintptr_t sp);
+
+/* Is sp on the thread's own stack? */
+bool scope_is_own_stack(struct thread *thread, uintptr_t sp);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * scopes.h: the facade of scopes/ for the layer above.
+ *
+ * The public interface is region.h; here is what malloc's shim needs: start and end of the process and
+ * of threads, and the slow halves of allocation, which know whether a scope is open.
+ */
+#ifndef LIBREGION_SCOPES_H
+#define LIBREGION_SCOPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "options.h"
+#include "region.h"
+
+struct heap;
+
+/* Reads the options and sets up core and scopes. False: no memory to be had at all. Once. */
+bool scopes_start(void);
+
+/* A thread has got its heap; a thread is about to lose it. */
+void scopes_thread_begin(struct heap *heap);
+void scopes_thread_end(struct heap *heap);
+
+/* The process ends: statistics. */
+void scopes_finish(void);
+
+/*
+ * `size` bytes for the calling thread, aligned to `align` (a power of two, at least 16), from the
+ * current region if there is one and it can, else from the general heap. NULL: out of memory.
+ */
+void *scopes_alloc(size_t size, size_t align);
+
+/*
+ * Makes the block at p, which isn't NULL, `size` bytes long, in its region if it belongs to an open one of
+ * this thread, else on the general heap. NULL: out of memory, or p was reported as no block.
+ */
+void *scopes_realloc(void *p, size_t size);
+
+/* The bytes that the block at p has; 0 for NULL and for what was reported as no block. */
+size_t scopes_usable_size(const void *p, const char *call);
+
+/* A longjmp of the calling thread is about to set its stack pointer to `sp`. */
+void scopes_before_longjmp(uintptr_t sp);
+
+#endif

@@ -1,0 +1,330 @@
+/*
+ * stats.c: counter sets, and their sums as text, JSON or Prometheus exposition text.
+ *
+ * Writing happens at exit, when other threads may still run and the host's streams may be closed, so it
+ * goes through a small buffer of its own straight to a descriptor.
+ */
+#include "stats.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "scope.h"
+#include "scopes.h"
+
+struct counters *stats_of(struct thread *thread, const char *name)
+{
+	struct counters **recent = &thread->recent[(uintptr_t)name / 16 % 8];
+	struct counters *set = thread->all_counters;
+
+	while (set && set->name != name && strcmp(set->name, name) != 0)
+		set = set->next;
+	if (!set) {
+		set = range_meta_alloc(sizeof(*set));
+		/* Without memory for a set of its own, what the scope does counts for the default one. */
+		if (!set)
+			return thread->base.region.counters;
+		set->name = name;
+		set->next = thread->all_counters;
+		__atomic_store_n(&thread->all_counters, set, __ATOMIC_RELEASE);
+	}
+	return *recent = set;
+}
+
+/* Sums. */
+
+static void add_set(struct region_stats *sum, const struct counters *set)
+{
+	uint64_t peak = sum->peak_bytes;
+
+#define ADD(member, unit, help) sum->member += __atomic_load_n(&set->stats.member, __ATOMIC_RELAXED);
+	REGION_STATS_MAP(ADD)
+#undef ADD
+	/* The one that isn't a sum. */
+	sum->peak_bytes -= peak;
+	if (sum->peak_bytes < peak)
+		sum->peak_bytes = peak;
+}
+
+/* Adds a thread's sets, all of them or those of one name; how many there were. */
+static size_t add_thread(struct region_stats *sum, const struct thread *thread, const char *name)
+{
+	size_t count = 0;
+	const struct counters *set = thread ? __atomic_load_n(&thread->all_counters, __ATOMIC_ACQUIRE) : NULL;
+
+	for (; set; set = set->next)
+		if (!name || strcmp(set->name, name) == 0) {
+			add_set(sum, set);
+			count++;
+		}
+	return count;
+}
+
+static void add_now(struct region_stats *sum)
+{
+	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap)
+		sum->cached_bytes += __atomic_load_n(&heap->spare_bytes, __ATOMIC_RELAXED);
+	sum->mapped_bytes = span_pool_totals().used_bytes;
+	sum->resident_bytes = os_resident_bytes();
+}
+
+static size_t add_all(struct region_stats *sum, const char *name)
+{
+	size_t count = 0;
+
+	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap)
+		count += add_thread(sum, heap->upper, name);
+	return count;
+}
+
+void region_stats_read(struct region_stats *stats)
+{
+	*stats = (struct region_stats){0};
+	add_all(stats, NULL);
+	add_now(stats);
+	stats->late_frees = buffer_late_frees();
+}
+
+void region_stats_read_thread(struct region_stats *stats)
+{
+	*stats = (struct region_stats){0};
+	add_thread(stats, scope_thread(heap_self()), NULL);
+	add_now(stats);
+}
+
+int region_stats_read_scope(const char *name, struct region_stats *stats)
+{
+	*stats = (struct region_stats){0};
+	if (add_all(stats, name) == 0 || stats->scopes_entered == 0) {
+		errno = ENOENT;
+		return -1;
+	}
+	return 0;
+}
+
+/* Output. */
+
+struct writer {
+	int fd;
+	size_t used;
+	char text[4096];
+};
+
+static void flush(struct writer *out)
+{
+	os_write(out->fd, out->text, out->used);
+	out->used = 0;
+}
+
+static __attribute__((format(printf, 2, 3))) void put(struct writer *out, const char *format, ...)
+{
+	va_list args;
+
+	if (sizeof(out->text) - out->used < 512)
+		flush(out);
+	va_start(args, format);
+	int n = vsnprintf(out->text + out->used, sizeof(out->text) - out->used, format, args);
+	va_end(args);
+	if (n > 0)
+		out->used += (size_t)n < sizeof(out->text) - out->used ? (size_t)n : 0;
+}
+
+/* A name inside quotes, of JSON or of a Prometheus label, cut where it would be unreasonably long. */
+static void put_quoted(struct writer *out, const char *name)
+{
+	put(out, "\"");
+	for (size_t i = 0; name[i] && i < 200; i++) {
+		unsigned char c = (unsigned char)name[i];
+		if (c == '"' || c == '\\')
+			put(out, "\\%c", c);
+		else if (c < 0x20)
+			put(out, " ");
+		else
+			put(out, "%c", c);
+	}
+	put(out, "\"");
+}
+
+/* Calls fn once for each name that some scope was entered under. */
+static void for_each_name(struct writer *out, void (*fn)(struct writer *, const char *, const struct region_stats *))
+{
+	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap) {
+		struct thread *thread = heap->upper;
+		for (struct counters *set = thread ? thread->all_counters : NULL; set; set = set->next) {
+			struct region_stats sum;
+			bool is_first = true;
+
+			/* The first heap in the list that has the name speaks for all. */
+			for (struct heap *before = heap_all(); is_first && before != heap; before = before->next_heap)
+				is_first = add_thread(&(struct region_stats){0}, before->upper, set->name) == 0;
+			if (is_first && region_stats_read_scope(set->name, &sum) == 0)
+				fn(out, set->name, &sum);
+		}
+	}
+}
+
+static unsigned long long percent_of(uint64_t part, uint64_t whole)
+{
+	return whole ? part * 100 / whole : 0;
+}
+
+static void text_set(struct writer *out, const char *name, const struct region_stats *stats)
+{
+	put(out, "libregion: scope \"%.200s\":\n", name);
+#define PUT(member, unit, help) \
+	if (stats->member) \
+		put(out, "libregion:   %-18s %14llu  %s\n", #member, (unsigned long long)stats->member, help);
+	REGION_STATS_MAP(PUT)
+#undef PUT
+	put(out, "libregion:   %-18s %13llu%%  of its blocks faded\n", "share_faded",
+	    percent_of(stats->blocks_faded, stats->blocks_allocated));
+}
+
+static void text_now(struct writer *out, const struct region_stats *stats)
+{
+	put(out, "libregion: process %d: %llu scopes, %llu blocks, %llu bytes served from buffers\n",
+	    os_process_id(), (unsigned long long)stats->scopes_entered,
+	    (unsigned long long)stats->blocks_allocated, (unsigned long long)stats->bytes_allocated);
+	put(out, "libregion:   %llu bytes of the heap range in use, %llu bytes resident\n",
+	    (unsigned long long)stats->mapped_bytes, (unsigned long long)stats->resident_bytes);
+}
+
+static void write_text(struct writer *out)
+{
+	struct region_stats stats;
+
+	region_stats_read(&stats);
+	text_now(out, &stats);
+	for_each_name(out, text_set);
+}
+
+static void json_members(struct writer *out, const struct region_stats *stats)
+{
+#define PUT(member, unit, help) put(out, "\"%s\": %llu, ", #member, (unsigned long long)stats->member);
+	REGION_STATS_MAP(PUT)
+#undef PUT
+	put(out, "\"share_faded_percent\": %llu", percent_of(stats->blocks_faded, stats->blocks_allocated));
+}
+
+static void json_set(struct writer *out, const char *name, const struct region_stats *stats)
+{
+	put(out, ",\n    {\"name\": ");
+	put_quoted(out, name);
+	put(out, ", ");
+	json_members(out, stats);
+	put(out, "}");
+}
+
+static void json_threads(struct writer *out)
+{
+	const char *separator = "\n";
+
+	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap) {
+		struct region_stats stats = {0};
+
+		add_thread(&stats, heap->upper, NULL);
+		put(out, "%s    {", separator);
+		json_members(out, &stats);
+		put(out, "}");
+		separator = ",\n";
+	}
+}
+
+static void write_json(struct writer *out)
+{
+	struct region_stats stats;
+
+	region_stats_read(&stats);
+	put(out, "{\n  \"version\": \"%s\", \"process_id\": %d,\n  \"process\": {", region_version(),
+	    os_process_id());
+	json_members(out, &stats);
+	put(out, ", \"cached_bytes\": %llu, \"mapped_bytes\": %llu, \"resident_bytes\": %llu},\n",
+	    (unsigned long long)stats.cached_bytes, (unsigned long long)stats.mapped_bytes,
+	    (unsigned long long)stats.resident_bytes);
+	put(out, "  \"threads\": [");
+	json_threads(out);
+	/* A first element without a name keeps the separators simple, and says what all scopes sum to. */
+	put(out, "],\n  \"scopes\": [\n    {\"name\": null, ");
+	json_members(out, &stats);
+	put(out, "}");
+	for_each_name(out, json_set);
+	put(out, "]\n}\n");
+}
+
+static void prometheus_set(struct writer *out, const char *name, const struct region_stats *stats)
+{
+#define PUT(member, unit, help) \
+	put(out, "libregion_%s{scope=", #member); \
+	put_quoted(out, name); \
+	put(out, "} %llu\n", (unsigned long long)stats->member);
+	REGION_STATS_MAP(PUT)
+#undef PUT
+}
+
+static void write_prometheus(struct writer *out)
+{
+	struct region_stats stats;
+
+	region_stats_read(&stats);
+#define PUT(member, unit, help) \
+	put(out, "# HELP libregion_%s %s\n# TYPE libregion_%s %s\n", #member, help, #member, \
+	    strcmp(#member, "peak_bytes") == 0 ? "gauge" : "counter");
+	REGION_STATS_MAP(PUT)
+#undef PUT
+	for_each_name(out, prometheus_set);
+	put(out, "# TYPE libregion_mapped_bytes gauge\nlibregion_mapped_bytes %llu\n",
+	    (unsigned long long)stats.mapped_bytes);
+	put(out, "# TYPE libregion_resident_bytes gauge\nlibregion_resident_bytes %llu\n",
+	    (unsigned long long)stats.resident_bytes);
+}
+
+/* Where to: stderr, or the file that the option names, with %p as the process id. */
+static int open_target(const char *target, char *path, size_t capacity)
+{
+	const char *mark = strstr(target, "%p");
+
+	if (mark)
+		snprintf(path, capacity, "%.*s%d%s", (int)(mark - target), target, os_process_id(), mark + 2);
+	else
+		snprintf(path, capacity, "%s", target);
+	int fd = os_create(path);
+	if (fd < 0)
+		report("LIBREGION_STATS=%s: can't be written; no statistics", path);
+	return fd;
+}
+
+static bool ends_in(const char *text, const char *ending)
+{
+	size_t n = strlen(text), m = strlen(ending);
+
+	return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+void stats_write(void)
+{
+	const char *target = options.stats;
+	char path[OPTION_TEXT_BYTES + 16] = "";
+	struct writer out = {.fd = 2};
+	bool is_json = strcmp(target, "json") == 0 || ends_in(target, ".json");
+	bool is_prometheus = strcmp(target, "prometheus") == 0 || ends_in(target, ".prom");
+	bool is_word = strcmp(target, "1") == 0 || strcmp(target, "json") == 0 || strcmp(target, "prometheus") == 0;
+
+	if (!*target || strcmp(target, "0") == 0)
+		return;
+	if (!is_word && (out.fd = open_target(target, path, sizeof(path))) < 0)
+		return;
+	(is_json ? write_json : is_prometheus ? write_prometheus : write_text)(&out);
+	flush(&out);
+	if (out.fd != 2)
+		os_close(out.fd);
+}
+
+#define STRING_OF(x) #x
+#define STRING(x) STRING_OF(x)
+
+const char *region_version(void)
+{
+	return STRING(REGION_VERSION_MAJOR) "." STRING(REGION_VERSION_MINOR) "." STRING(REGION_VERSION_PATCH);
+}

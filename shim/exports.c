@@ -1,0 +1,136 @@
+/*
+ * exports.c: libc's and C++'s names for what the other files do. The only file that defines them.
+ *
+ * The list of exported names is checked in beside it (exports.list) and compared with the built
+ * library. The linker script that hides the rest has an anonymous version node: a named one would make
+ * the loader ignore these definitions.
+ */
+#include <stdlib.h>
+
+#include "cxx.h"
+#include "fast.h"
+#include "introspect.h"
+#include "life.h"
+
+#define EXPORT __attribute__((visibility("default"), used))
+
+/* The prototypes of what no header declares. */
+#define EXPORTED(type, name, ...) EXPORT type name(__VA_ARGS__); EXPORT type name(__VA_ARGS__)
+
+/* C. */
+
+EXPORTED(void *, malloc, size_t size) { return malloc_fast(size); }
+EXPORTED(void, free, void *p) { free_fast(p); }
+EXPORTED(void *, calloc, size_t count, size_t size) { return shim_calloc(count, size); }
+EXPORTED(void *, realloc, void *p, size_t size) { return shim_realloc(p, size); }
+EXPORTED(void *, reallocarray, void *p, size_t count, size_t size) { return shim_reallocarray(p, count, size); }
+EXPORTED(void *, aligned_alloc, size_t align, size_t size) { return shim_aligned_alloc(align, size); }
+EXPORTED(void *, memalign, size_t align, size_t size) { return shim_memalign(align, size); }
+EXPORTED(int, posix_memalign, void **out, size_t align, size_t size) { return shim_posix_memalign(out, align, size); }
+EXPORTED(void *, valloc, size_t size) { return shim_valloc(size); }
+EXPORTED(void *, pvalloc, size_t size) { return shim_pvalloc(size); }
+EXPORTED(size_t, malloc_usable_size, void *p) { return shim_usable_size(p); }
+EXPORTED(void, free_sized, void *p, size_t size) { shim_free_sized(p, size); }
+EXPORTED(void, free_aligned_sized, void *p, size_t align, size_t size) { shim_free_aligned_sized(p, align, size); }
+EXPORTED(void, cfree, void *p) { free_fast(p); }
+
+/* glibc's own names, which some programs call. */
+
+EXPORTED(void *, __libc_malloc, size_t size) { return malloc_fast(size); }
+EXPORTED(void, __libc_free, void *p) { free_fast(p); }
+EXPORTED(void, __libc_cfree, void *p) { free_fast(p); }
+EXPORTED(void *, __libc_calloc, size_t count, size_t size) { return shim_calloc(count, size); }
+EXPORTED(void *, __libc_realloc, void *p, size_t size) { return shim_realloc(p, size); }
+EXPORTED(void *, __libc_memalign, size_t align, size_t size) { return shim_memalign(align, size); }
+EXPORTED(void *, __libc_valloc, size_t size) { return shim_valloc(size); }
+EXPORTED(void *, __libc_pvalloc, size_t size) { return shim_pvalloc(size); }
+EXPORTED(int, __posix_memalign, void **out, size_t align, size_t size) { return shim_posix_memalign(out, align, size); }
+
+/* Introspection. */
+
+static int to_int(size_t n)
+{
+	return n > __INT_MAX__ ? __INT_MAX__ : (int)n;
+}
+
+EXPORTED(int, malloc_trim, size_t pad) { return shim_trim(pad); }
+EXPORTED(struct mallinfo2, mallinfo2, void) { return introspect_mallinfo2(); }
+EXPORTED(void, malloc_stats, void) { introspect_stats(); }
+EXPORTED(int, malloc_info, int options, FILE *stream) { return introspect_info(options, stream); }
+
+/* None of glibc's parameters has a counterpart here: 0 is "not done". */
+EXPORTED(int, mallopt, int parameter, int value) { return (void)parameter, (void)value, 0; }
+
+EXPORTED(struct mallinfo, mallinfo, void)
+{
+	struct mallinfo2 wide = introspect_mallinfo2();
+
+	return (struct mallinfo){
+		.arena = to_int(wide.arena),
+		.hblks = to_int(wide.hblks),
+		.hblkhd = to_int(wide.hblkhd),
+		.uordblks = to_int(wide.uordblks),
+		.fordblks = to_int(wide.fordblks),
+		.keepcost = to_int(wide.keepcost),
+	};
+}
+
+/* C++: new and new[] are one function, and so is every kind of delete. */
+
+static inline __attribute__((always_inline)) void *new_fast(size_t size, bool may_throw)
+{
+	void *p = heap_alloc_inline(heap_self(), size);
+
+	return __builtin_expect(p != NULL, 1) ? p : cxx_new_slow(size, GRANULE_BYTES, may_throw);
+}
+
+#define NEW(name, may_throw) EXPORTED(void *, name, size_t size) { return new_fast(size, may_throw); }
+#define NEW_NOTHROW(name) \
+	EXPORTED(void *, name, size_t size, const void *tag) { return (void)tag, new_fast(size, false); }
+#define NEW_ALIGNED(name) \
+	EXPORTED(void *, name, size_t size, size_t align) { return cxx_new_slow(size, align, true); }
+#define NEW_ALIGNED_NOTHROW(name) \
+	EXPORTED(void *, name, size_t size, size_t align, const void *tag) \
+	{ \
+		return (void)tag, cxx_new_slow(size, align, false); \
+	}
+#define DELETE(name) EXPORTED(void, name, void *p) { free_fast(p); }
+#define DELETE_1(name, type) EXPORTED(void, name, void *p, type a) { (void)a, free_fast(p); }
+#define DELETE_2(name, type_a, type_b) \
+	EXPORTED(void, name, void *p, type_a a, type_b b) { (void)a, (void)b, free_fast(p); }
+
+NEW(_Znwm, true)
+NEW(_Znam, true)
+NEW_NOTHROW(_ZnwmRKSt9nothrow_t)
+NEW_NOTHROW(_ZnamRKSt9nothrow_t)
+NEW_ALIGNED(_ZnwmSt11align_val_t)
+NEW_ALIGNED(_ZnamSt11align_val_t)
+NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)
+NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)
+DELETE(_ZdlPv)
+DELETE(_ZdaPv)
+DELETE_1(_ZdlPvm, size_t)
+DELETE_1(_ZdaPvm, size_t)
+DELETE_1(_ZdlPvSt11align_val_t, size_t)
+DELETE_1(_ZdaPvSt11align_val_t, size_t)
+DELETE_2(_ZdlPvmSt11align_val_t, size_t, size_t)
+DELETE_2(_ZdaPvmSt11align_val_t, size_t, size_t)
+DELETE_1(_ZdlPvRKSt9nothrow_t, const void *)
+DELETE_1(_ZdaPvRKSt9nothrow_t, const void *)
+DELETE_2(_ZdlPvSt11align_val_tRKSt9nothrow_t, size_t, const void *)
+DELETE_2(_ZdaPvSt11align_val_tRKSt9nothrow_t, size_t, const void *)
+
+/* longjmp ends the scopes that it jumps out of, and goes on to libc's. */
+
+#define LONGJMP(name, which) \
+	EXPORTED(__attribute__((noreturn)) void, name, void *buffer, int value) \
+	{ \
+		life_before_longjmp(buffer); \
+		life_next_longjmp(which)(buffer, value); \
+		__builtin_unreachable(); \
+	}
+
+LONGJMP(longjmp, LIFE_LONGJMP)
+LONGJMP(_longjmp, LIFE__LONGJMP)
+LONGJMP(siglongjmp, LIFE_SIGLONGJMP)
+LONGJMP(__longjmp_chk, LIFE_LONGJMP_CHK)

@@ -1,0 +1,30 @@
+/*
+ * fast.h: the bodies of malloc and free, to be inlined into whatever name they are exported under.
+ *
+ * Each holds the common case and hands over to its slow half by a tail call, so that neither needs a
+ * stack frame.
+ */
+#ifndef LIBREGION_FAST_H
+#define LIBREGION_FAST_H
+
+#include "core/core.h"
+#include "shim.h"
+
+/* The slow halves, in shim.c. They set errno. */
+void *shim_malloc_slow(size_t size);
+void shim_free_slow(void *p);
+
+static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
+{
+	void *p = heap_alloc_inline(heap_self(), size);
+
+	return __builtin_expect(p != NULL, 1) ? p : shim_malloc_slow(size);
+}
+
+static inline __attribute__((always_inline)) void free_fast(void *p)
+{
+	if (__builtin_expect(!heap_free_inline(heap_self(), p), 0))
+		shim_free_slow(p);
+}
+
+#endif

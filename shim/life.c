@@ -1,0 +1,126 @@
+/*
+ * life.c: start, fork, the end of threads, the end of the process.
+ *
+ * Fork: the handlers are registered as early as a library can, so that the prefork one, which takes
+ * every lock there is, runs after those of everybody else, who may allocate in theirs.
+ *
+ * Thread end: a key's destructor ends the thread's scopes and gives its heap up. Destructors that run
+ * later still find malloc and free working (heap_dead). A heap made before the key exists, which only
+ * the initial thread can have, is never given up: the process ends with it.
+ */
+#include "life.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "core/core.h"
+#include "scopes/scopes.h"
+
+enum start_state { NOT_STARTED, STARTING, STARTED };
+
+static struct life {
+	int start_state;
+	bool has_key;
+	pthread_key_t key; /* its value is the thread's heap; its destructor ends the thread's heap */
+	life_longjmp *longjmps[LIFE_LONGJMP_COUNT];
+} life;
+
+static void thread_ends(void *heap)
+{
+	scopes_thread_end(heap);
+	heap_retire();
+}
+
+static void thread_begins(struct heap *heap)
+{
+	scopes_thread_begin(heap);
+	if (life.has_key)
+		pthread_setspecific(life.key, heap);
+}
+
+static __attribute__((cold, noinline)) bool start_slow(void)
+{
+	int expected = NOT_STARTED;
+
+	/* There is one thread this early; if it comes by again from inside, there is nothing to be had. */
+	if (!__atomic_compare_exchange_n(&life.start_state, &expected, STARTING, false, __ATOMIC_ACQUIRE,
+	                                 __ATOMIC_ACQUIRE))
+		return expected == STARTED;
+	bool is_started = scopes_start();
+	heap_set_birth_hook(thread_begins);
+	__atomic_store_n(&life.start_state, is_started ? STARTED : NOT_STARTED, __ATOMIC_RELEASE);
+	return is_started;
+}
+
+bool life_start(void)
+{
+	return __atomic_load_n(&life.start_state, __ATOMIC_ACQUIRE) == STARTED || start_slow();
+}
+
+static void print_wanted(void)
+{
+	Dl_info info = {0};
+
+	if (options.help)
+		options_print();
+	if (!options.verbose)
+		return;
+	dladdr((void *)(uintptr_t)life_start, &info);
+	report("version %s, %s, heap range of %zu bytes", region_version(),
+	       info.dli_fname ? info.dli_fname : "linked", range.lanes[LANE_HEAP].reserved_bytes);
+	options_print_changed();
+}
+
+static void find_longjmps(void)
+{
+	static const char *const names[LIFE_LONGJMP_COUNT] = {"longjmp", "_longjmp", "siglongjmp",
+	                                                      "__longjmp_chk"};
+
+	for (unsigned i = 0; i < LIFE_LONGJMP_COUNT; i++)
+		life.longjmps[i] = (life_longjmp *)(uintptr_t)dlsym(RTLD_NEXT, names[i]);
+}
+
+life_longjmp *life_next_longjmp(unsigned which)
+{
+	if (!life.longjmps[which])
+		find_longjmps();
+	return life.longjmps[which];
+}
+
+static __attribute__((constructor(101))) void process_begins(void)
+{
+	struct heap *heap = life_start() ? heap_make() : NULL;
+
+	if (!heap)
+		return;
+	if (pthread_atfork(heap_before_fork, heap_after_fork_in_parent, heap_after_fork_in_child) != 0)
+		report("no fork handlers could be registered; a fork with threads may hang in the child");
+	life.has_key = pthread_key_create(&life.key, thread_ends) == 0;
+	if (!life.has_key)
+		report("no thread key to be had; the memory of ended threads stays with them");
+	find_longjmps();
+	print_wanted();
+}
+
+static __attribute__((destructor(101))) void process_ends(void)
+{
+	scopes_finish();
+}
+
+/*
+ * glibc keeps the stack pointer in word 6 of a jump buffer, mangled with a secret of the process that
+ * lies in the thread's control block.
+ */
+void life_before_longjmp(const void *jump_buffer)
+{
+#if defined(__x86_64__) && defined(__GLIBC__)
+	uintptr_t sp = ((const uintptr_t *)jump_buffer)[6];
+
+	__asm__("rorq $17, %0\n\txorq %%fs:0x30, %0" : "+r"(sp) : : "cc");
+	scopes_before_longjmp(sp);
+#else
+	(void)jump_buffer;
+#endif
+}

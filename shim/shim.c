@@ -1,0 +1,180 @@
+/*
+ * shim.c: the logic behind libc's allocation functions: argument rules, errno, and which way to take.
+ */
+#include "shim.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "fast.h"
+#include "life.h"
+#include "scopes/scopes.h"
+
+static __attribute__((cold, noinline)) void *out_of_memory(void)
+{
+	errno = ENOMEM;
+	return NULL;
+}
+
+static void *alloc_slow(size_t size, size_t align)
+{
+	void *p = life_start() ? scopes_alloc(size, align) : NULL;
+
+	return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
+}
+
+__attribute__((noinline)) void *shim_malloc_slow(size_t size)
+{
+	return alloc_slow(size, GRANULE_BYTES);
+}
+
+__attribute__((noinline)) void shim_free_slow(void *p)
+{
+	heap_free(p, "free");
+}
+
+void *shim_malloc(size_t size)
+{
+	return malloc_fast(size);
+}
+
+void shim_free(void *p)
+{
+	free_fast(p);
+}
+
+/* Does the block read as zero already? Only a big one that nobody has had since the kernel gave it. */
+static bool is_zero(const void *p)
+{
+	const struct span *span = span_of(p);
+
+	return span->kind == SPAN_BIG && span->is_zero;
+}
+
+static __attribute__((noinline)) void *calloc_slow(size_t size)
+{
+	void *p = alloc_slow(size, GRANULE_BYTES);
+
+	return p && !is_zero(p) ? memset(p, 0, size) : p;
+}
+
+void *shim_calloc(size_t count, size_t size)
+{
+	size_t total;
+
+	if (__builtin_mul_overflow(count, size, &total))
+		return out_of_memory();
+	void *p = heap_alloc_inline(heap_self(), total);
+	return __builtin_expect(p != NULL, 1) ? memset(p, 0, total) : calloc_slow(total);
+}
+
+void *shim_realloc(void *p, size_t size)
+{
+	if (!p)
+		return malloc_fast(size);
+	if (size == 0) {
+		free_fast(p);
+		return NULL;
+	}
+	void *q = scopes_realloc(p, size);
+	return q ? q : out_of_memory();
+}
+
+void *shim_reallocarray(void *p, size_t count, size_t size)
+{
+	size_t total;
+
+	return __builtin_mul_overflow(count, size, &total) ? out_of_memory() : shim_realloc(p, total);
+}
+
+void shim_free_sized(void *p, size_t size)
+{
+	(void)size;
+	free_fast(p);
+}
+
+void shim_free_aligned_sized(void *p, size_t align, size_t size)
+{
+	(void)align, (void)size;
+	free_fast(p);
+}
+
+/* Alignment. */
+
+static bool is_power_of_two(size_t n)
+{
+	return n != 0 && (n & (n - 1)) == 0;
+}
+
+static void *alloc_aligned(size_t align, size_t size)
+{
+	return align <= GRANULE_BYTES ? malloc_fast(size) : alloc_slow(size, align);
+}
+
+void *shim_aligned_alloc(size_t align, size_t size)
+{
+	if (!is_power_of_two(align)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return alloc_aligned(align, size);
+}
+
+void *shim_memalign(size_t align, size_t size)
+{
+	/* As glibc: any alignment will do, and is rounded up to a power of two. */
+	if (align > SIZE_MAX / 2 + 1) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if (!is_power_of_two(align))
+		align = align <= 1 ? 1 : (size_t)1 << (64 - __builtin_clzl(align - 1));
+	return alloc_aligned(align, size);
+}
+
+int shim_posix_memalign(void **out, size_t align, size_t size)
+{
+	int saved_errno = errno;
+
+	if (!is_power_of_two(align) || align % sizeof(void *) != 0)
+		return EINVAL;
+	void *p = alloc_aligned(align, size);
+	errno = saved_errno;
+	if (!p)
+		return ENOMEM;
+	*out = p;
+	return 0;
+}
+
+void *shim_valloc(size_t size)
+{
+	return alloc_aligned(OS_PAGE, size);
+}
+
+void *shim_pvalloc(size_t size)
+{
+	size_t rounded = (size + OS_PAGE - 1) & ~(OS_PAGE - 1);
+
+	return rounded < size ? out_of_memory() : alloc_aligned(OS_PAGE, rounded);
+}
+
+size_t shim_usable_size(const void *p)
+{
+	return scopes_usable_size(p, "malloc_usable_size");
+}
+
+int shim_trim(size_t pad_bytes)
+{
+	struct heap *heap = heap_self();
+
+	(void)pad_bytes;
+	if (heap->state == HEAP_LIVE) {
+		heap_flush(heap);
+		heap_drain(heap);
+		slab_trim(heap);
+		buffer_drop_spares(heap);
+	}
+	buffer_sweep_retired();
+	return span_pool_decay(true) > 0;
+}
