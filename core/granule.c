@@ -48,6 +48,14 @@ void granule_set_long(unsigned char *head, size_t granules)
 	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
 }
 
+void granule_set(unsigned char *head, size_t granules)
+{
+	if (granules <= GRANULE_SHORT_MAX)
+		granule_set_short(head, granules);
+	else
+		granule_set_long(head, granules);
+}
+
 size_t granule_long_size(const unsigned char *head)
 {
 	size_t granules = 0;

@@ -45,16 +45,15 @@ static inline bool granule_is_live(unsigned byte)
 	return (int8_t)byte > 0;
 }
 
-/* Marks a block of `granules`, 1 to GRANULE_MAX, at `head`. The bytes under it are zero. */
-void granule_set_long(unsigned char *head, size_t granules);
-
-static inline void granule_set(unsigned char *head, size_t granules)
+/* Marks a block of `granules` at `head`: 1 to GRANULE_SHORT_MAX; more, to GRANULE_MAX; either. The bytes
+ * under it are zero. */
+static inline void granule_set_short(unsigned char *head, size_t granules)
 {
-	if (__builtin_expect(granules <= GRANULE_SHORT_MAX, 1))
-		__atomic_store_n(head, (unsigned char)granules, __ATOMIC_RELAXED);
-	else
-		granule_set_long(head, granules);
+	__atomic_store_n(head, (unsigned char)granules, __ATOMIC_RELAXED);
 }
+
+void granule_set_long(unsigned char *head, size_t granules);
+void granule_set(unsigned char *head, size_t granules);
 
 /* Granules of the block at `head`, live or freed. */
 size_t granule_long_size(const unsigned char *head);

@@ -46,7 +46,7 @@ static struct heap *heap_create(enum heap_state state)
 
 	if (!heap)
 		return NULL;
-	for (size_t i = 0; i < HEAP_DIRECT_COUNT; i++)
+	for (size_t i = 0; i <= HEAP_DIRECT_GRANULES; i++)
 		heap->direct[i] = &range.spans[0];
 	heap->state = state;
 	lock_acquire(&heaps.lock);
@@ -77,7 +77,7 @@ struct heap *heap_make(void)
 		heap = heap_create(HEAP_LIVE);
 	if (!heap)
 		return NULL;
-	heap->inline_max = HEAP_DIRECT_MAX;
+	heap->inline_granules = HEAP_DIRECT_GRANULES;
 	heap_tls = heap;
 	if (heaps.birth_hook)
 		heaps.birth_hook(heap);
@@ -92,7 +92,7 @@ void heap_retire(void)
 	if (heap == &heap_none || heap == &heap_dead)
 		return;
 	assert(heap->cursor == heap->limit);
-	heap->inline_max = 0;
+	heap->inline_granules = 0;
 	buffer_drop_spares(heap);
 	heap_flush(heap);
 	lock_acquire(&heaps.lock);

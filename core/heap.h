@@ -5,8 +5,8 @@
  * of buffers. Only its thread touches it, except for the inbox, where other threads leave the blocks
  * of its slabs that they free.
  *
- * `cursor` and `limit` are equal outside scopes, and `inline_max` is 0 inside, so that one sequence of
- * compares serves both: bump if the block fits, else take from a slab if that is allowed here, else
+ * `inline_granules` is 0 in a scope, and `cursor` and `limit` are equal outside, so that one sequence of
+ * compares serves both: take from a slab if that is allowed here, else bump if the block fits, else
  * hand over to the slow path. Threads without a heap share a constant one in which nothing ever fits
  * (mimalloc's empty heap), so there is no test for "initialised".
  *
@@ -28,7 +28,7 @@
 #include "span.h"
 
 #define HEAP_DIRECT_MAX ((size_t)1024)
-#define HEAP_DIRECT_COUNT ((HEAP_DIRECT_MAX >> GRANULE_SHIFT) + 1)
+#define HEAP_DIRECT_GRANULES (HEAP_DIRECT_MAX >> GRANULE_SHIFT)
 #define HEAP_OUTBOXES 8u
 #define BUFFER_MIN_LOG2 16u
 #define BUFFER_MAX_LOG2 24u
@@ -51,14 +51,14 @@ struct outbox {
 struct heap {
 	char *cursor;           /* where the next block of the current region begins */
 	char *limit;            /* end of the free extent behind the cursor */
-	size_t inline_max;      /* a slab may serve sizes to here inline; 0 in a scope */
+	size_t inline_granules; /* slabs may serve blocks to this size inline; 0 in a scope */
 	uint64_t popped_blocks; /* newest blocks freed again: they leave no trace in the map */
 	uint64_t popped_bytes;
 	void *upper;            /* what the layer above keeps for this thread */
 	enum heap_state state;  /* changes under the heaps' lock */
 	size_t spare_bytes;     /* of the buffers in `spare` */
 
-	struct span *direct[HEAP_DIRECT_COUNT]; /* by granules: the first slab of the class's queue */
+	struct span *direct[HEAP_DIRECT_GRANULES + 1]; /* by granules: the first slab of the class's queue */
 	struct slab_queue queues[CLASS_COUNT];
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
 	struct outbox outboxes[HEAP_OUTBOXES];
@@ -125,45 +125,65 @@ void heap_flush(struct heap *heap);
 /* Takes back what other threads have freed. */
 void heap_drain(struct heap *heap);
 
-/*
- * The common allocation: bump in a scope, pop from a slab outside. NULL: take the slow path.
- * A size of 0 or close to SIZE_MAX rounds to 0, and 0 - 1 passes no compare.
- */
-static inline __attribute__((always_inline)) void *heap_alloc_inline(struct heap *heap, size_t size)
+/* Takes a slab's first free block, which there is. */
+static inline __attribute__((always_inline)) void *slab_pop(struct span *slab)
 {
-	size_t bytes = (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+	uintptr_t *block = slab->free;
 
-	if (bytes - 1 < (size_t)(heap->limit - heap->cursor)) {
+	slab->countdown++;
+	slab->free = (void *)block[0];
+	block[1] = 0;
+	return block;
+}
+
+/*
+ * The common allocation: pop from a slab outside scopes, bump inside; else slow(size).
+ * A size of 0 or close to SIZE_MAX rounds to 0 granules, and 0 - 1 passes no compare.
+ */
+static inline __attribute__((always_inline)) void *
+heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
+{
+	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
+
+	if (granules - 1 < heap->inline_granules) {
+		struct span *slab = heap->direct[granules];
+		return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
+	}
+	size_t bytes = granules << GRANULE_SHIFT;
+	if (__builtin_expect(granules - 1 < GRANULE_SHORT_MAX, 1) &&
+	    __builtin_expect(bytes <= (size_t)(heap->limit - heap->cursor), 1)) {
 		char *p = heap->cursor;
 		heap->cursor = p + bytes;
-		granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
+		granule_set_short(range_map_of(p), granules);
 		return p;
 	}
-	if (bytes - 1 < heap->inline_max) {
-		struct span *slab = heap->direct[bytes >> GRANULE_SHIFT];
-		uintptr_t *block = slab->free;
-		if (__builtin_expect(block != NULL, 1)) {
-			/* Counted first: a child forked between the two must not think the slab empty. */
-			slab->used++;
-			slab->free = (void *)block[0];
-			block[1] = 0;
-			return block;
-		}
-	}
-	return NULL;
+	return slow(size);
 }
 
-/* A freed block of a slab holds in its second word what no other block would: seen again, it tells a
- * double free. */
+/* The same for classes above HEAP_DIRECT_MAX, outside scopes. NULL: not served. */
+static inline void *heap_alloc_class(struct heap *heap, size_t size)
+{
+	if (heap->inline_granules == 0 || size - 1 >= CLASS_MAX_BYTES)
+		return NULL;
+	struct span *slab = heap->queues[class_of(size)].first;
+	return slab && slab->free ? slab_pop(slab) : NULL;
+}
+
+/* A freed block of a slab holds the complement of its address in its second word, which no program
+ * stores there: seen again, it tells a double free. (glibc's thread cache has a key there.) */
 static inline uintptr_t heap_freed_mark(const void *p)
 {
-	return range.key ^ (uintptr_t)p;
+	return ~(uintptr_t)p;
 }
 
-/* Is p the start of a block of this slab? (Lemire's divisibility by multiplication.) */
+/*
+ * Is p the start of a block of this slab? The distance from the slab's start is a multiple of the block's
+ * size if and only if its product with ceil(2^64 / size) is below that number (Lemire, Kaser, Kurz:
+ * "Faster remainder by direct computation"). The product with the start is known beforehand.
+ */
 static inline bool slab_is_block(const struct span *slab, const void *p)
 {
-	return (uint64_t)((const char *)p - slab->start) * slab->reciprocal < slab->reciprocal;
+	return range_offset(p) * slab->reciprocal - slab->start_product < slab->reciprocal;
 }
 
 /* What a free does that emptied a slab, or gave a full one its first free block. */
@@ -185,7 +205,7 @@ static inline __attribute__((always_inline)) bool heap_free_inline(struct heap *
 		block[0] = (uintptr_t)span->free;
 		block[1] = mark;
 		span->free = p;
-		if (__builtin_expect(--span->used == span->wake, 0))
+		if (__builtin_expect(--span->countdown == 0, 0))
 			slab_event(heap, span);
 		return true;
 	}

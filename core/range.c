@@ -89,6 +89,9 @@ static bool lane_commit(unsigned index, size_t bytes, size_t min_step)
 	return true;
 }
 
+static_assert((RANGE_MAX_BYTES >> SLICE_SHIFT) * sizeof(struct span) <= UINT32_MAX,
+              "the slice table holds distances between descriptors");
+
 static size_t power_of_two_below(size_t n)
 {
 	return (size_t)1 << (63 - __builtin_clzl(n));
@@ -108,7 +111,6 @@ bool range_init(size_t wanted_bytes)
 	range.map = (unsigned char *)range.lanes[LANE_MAP].base;
 	range.slices = (uint32_t *)range.lanes[LANE_SLICES].base;
 	range.spans = (struct span *)range.lanes[LANE_SPANS].base;
-	range.key = os_random() | 1;
 	return lane_commit(LANE_SPANS, sizeof(struct span), OS_PAGE);
 }
 

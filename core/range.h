@@ -5,7 +5,7 @@
  *
  *     heap     the memory of blocks, in slices of 64 KiB
  *     map      the granule map: one byte for every 16 of the heap
- *     slices   for each slice, the index of the span that it belongs to; 0 where none does
+ *     slices   for each slice, the span that it belongs to; 0 where it belongs to none
  *     spans    the span descriptors; number 0 describes what belongs to nobody
  *     meta     libregion's own structures: thread heaps, scope records, statistics
  *
@@ -33,7 +33,7 @@
 
 #define RANGE_MIN_BYTES ((size_t)16 << 20)
 #define RANGE_DEFAULT_BYTES ((size_t)1 << 40)
-#define RANGE_MAX_BYTES ((size_t)1 << 44)
+#define RANGE_MAX_BYTES ((size_t)1 << 40)
 
 struct span;
 
@@ -49,9 +49,8 @@ struct range {
 	char *base;          /* of the heap */
 	size_t bytes;        /* of the heap that are committed and described; only grows */
 	unsigned char *map;  /* the granule map */
-	uint32_t *slices;    /* span index of each slice */
+	uint32_t *slices;    /* which span each slice belongs to; see span.h */
 	struct span *spans;  /* the descriptors */
-	uintptr_t key;       /* marks freed blocks; unknown to other processes */
 	struct lane lanes[LANE_COUNT];
 	struct lock lock;    /* guards the lanes' ends and meta_used */
 	size_t meta_used;

@@ -12,6 +12,15 @@
 
 #define SLAB_LONG_SLICES 4u /* for classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more */
 
+#define SLAB_KEPT (UINT32_MAX / 2)
+
+uint32_t slab_used(const struct span *slab)
+{
+	if (slab->is_full)
+		return slab->capacity;
+	return slab->countdown - (slab->is_kept ? SLAB_KEPT : 0);
+}
+
 static size_t slab_slices(size_t block_bytes)
 {
 	return block_bytes > CLASS_MIDDLE_MAX ? SLAB_LONG_SLICES : 1;
@@ -45,12 +54,21 @@ static void queue_remove(struct heap *heap, struct span *slab)
 		set_direct(heap, slab->class);
 }
 
+/* A slab that was kept empty is no longer the only one of its queue. */
+static void unkeep(struct span *slab)
+{
+	slab->is_kept = false;
+	slab->countdown -= SLAB_KEPT;
+}
+
 static void queue_append(struct heap *heap, struct span *slab)
 {
 	struct slab_queue *queue = &heap->queues[slab->class];
 
 	slab->next = NULL;
 	slab->prev = queue->last;
+	if (queue->last && queue->last->is_kept)
+		unkeep(queue->last);
 	if (queue->last)
 		queue->last->next = slab;
 	else
@@ -88,6 +106,7 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 	slab->class = (uint8_t)class;
 	slab->block_bytes = (uint32_t)block_bytes;
 	slab->reciprocal = UINT64_MAX / block_bytes + 1;
+	slab->start_product = range_offset(slab->start) * slab->reciprocal;
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
 	/* From here on any thread may free into it, once it has a block of it. */
 	__atomic_store_n(&slab->owner, heap, __ATOMIC_RELEASE);
@@ -97,19 +116,9 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 
 static void slab_destroy(struct heap *heap, struct span *slab)
 {
-	assert(slab->used == 0 && !slab->is_full);
+	assert(slab_used(slab) == 0);
 	queue_remove(heap, slab);
 	span_free(slab, false);
-}
-
-static void *slab_pop(struct span *slab)
-{
-	uintptr_t *block = slab->free;
-
-	slab->used++;
-	slab->free = (void *)block[0];
-	block[1] = 0;
-	return block;
 }
 
 /* The first slab of the class with a free block; full ones on the way leave the queue. */
@@ -120,9 +129,10 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	while ((slab = heap->queues[class].first) != NULL) {
 		if (slab->free || slab_extend(slab))
 			return slab;
-		slab->is_full = true;
-		slab->wake = slab->used - 1;
 		queue_remove(heap, slab);
+		slab->is_full = true;
+		slab->is_kept = false;
+		slab->countdown = 1;
 	}
 	return NULL;
 }
@@ -145,7 +155,7 @@ void slab_free(struct heap *heap, struct span *slab, void *block)
 {
 	*(void **)block = slab->free;
 	slab->free = block;
-	if (--slab->used == slab->wake)
+	if (--slab->countdown == 0)
 		slab_event(heap, slab);
 }
 
@@ -153,14 +163,18 @@ __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *
 {
 	if (slab->is_full) {
 		slab->is_full = false;
-		slab->wake = 0;
+		slab->countdown = slab->capacity - 1;
 		queue_append(heap, slab);
 	}
-	if (slab->used > 0)
+	if (slab_used(slab) > 0)
 		return;
 	bool is_only = !slab->next && !slab->prev;
-	if (!is_only || heap->state != HEAP_LIVE)
+	if (is_only && heap->state == HEAP_LIVE) {
+		slab->is_kept = true;
+		slab->countdown = SLAB_KEPT;
+	} else {
 		slab_destroy(heap, slab);
+	}
 }
 
 void slab_trim(struct heap *heap)
@@ -168,7 +182,7 @@ void slab_trim(struct heap *heap)
 	for (unsigned class = 0; class < CLASS_COUNT; class++)
 		for (struct span *slab = heap->queues[class].first, *next; slab; slab = next) {
 			next = slab->next;
-			if (slab->used == 0)
+			if (slab_used(slab) == 0)
 				slab_destroy(heap, slab);
 		}
 }

@@ -2,12 +2,16 @@
  * slab.h: spans cut into equal blocks of one size class.
  *
  * A slab's free blocks form a list through their first words. The list is extended lazily, about a page
- * of blocks at a time, so that a slab touches no more memory than it has needed. `used` counts blocks
- * handed out; blocks in another thread's outbox or in the inbox still count.
+ * of blocks at a time, so that a slab touches no more memory than it has needed.
  *
- * `wake` is the value of `used` at which a free has more to do: 0 for a slab in a queue (it has become
- * empty), capacity - 1 for a full one (it belongs into its queue again). So the common free has one
- * compare for both.
+ * `countdown` counts blocks handed out, plus or minus something, such that the free which makes it 0 is
+ * an event: the common free has one compare for all of them.
+ *
+ *     in a queue             blocks handed out: 0 when the slab has become empty
+ *     full (is_full)         1: the next free brings the slab back into its queue
+ *     kept empty (is_kept)   blocks handed out + SLAB_KEPT: never 0
+ *
+ * Blocks in another thread's outbox or in the inbox count as handed out.
  */
 #ifndef LIBREGION_SLAB_H
 #define LIBREGION_SLAB_H
@@ -16,6 +20,9 @@
 
 /* A block of a class from the heap's slabs, for the heap's own thread. NULL: out of memory. */
 void *slab_alloc(struct heap *heap, unsigned class);
+
+/* Blocks of the slab that are handed out. */
+uint32_t slab_used(const struct span *slab);
 
 /* Frees a block that is known to be one, for the thread that owns the slab's heap. */
 void slab_free(struct heap *heap, struct span *slab, void *block);

@@ -53,21 +53,29 @@ static size_t first_slice(const struct span *span)
 	return range_offset(span->start) >> SLICE_SHIFT;
 }
 
+/* What slices lead to that belong to no span. */
+static struct span *nobody(void)
+{
+	return &range.spans[0];
+}
+
 static struct span *span_at(size_t slice)
 {
-	return slice < pool.frontier ? &range.spans[range.slices[slice]] : &range.spans[0];
+	return slice < pool.frontier ? span_at_slice(slice) : nobody();
 }
 
-/* Atomic, since frees by other threads read the table at any time. */
-static void set_slice(size_t slice, uint32_t index)
+static void set_slice(size_t slice, const struct span *span)
 {
-	__atomic_store_n(&range.slices[slice], index, __ATOMIC_RELAXED);
+	uint32_t distance = (uint32_t)((const char *)span - (const char *)range.spans);
+
+	__atomic_store_n(&range.slices[slice], distance, __ATOMIC_RELAXED);
 }
 
-static void set_slices(const struct span *span, uint32_t index)
+/* Makes all slices of a span lead to `to`. */
+static void set_slices(const struct span *span, const struct span *to)
 {
 	for (size_t i = 0; i < span->slices; i++)
-		set_slice(first_slice(span) + i, index);
+		set_slice(first_slice(span) + i, to);
 }
 
 /* Descriptors. */
@@ -78,7 +86,7 @@ static bool set_spares_aside(void)
 		if (!range_commit_spans((size_t)pool.span_count + 1))
 			return false;
 		struct span *span = &range.spans[pool.span_count];
-		span->index = pool.span_count++;
+		pool.span_count++;
 		span->next = pool.spare;
 		pool.spare = span;
 		pool.spare_count++;
@@ -93,8 +101,7 @@ static struct span *take_descriptor(char *start, size_t slices, enum span_kind k
 	assert(span != NULL);
 	pool.spare = span->next;
 	pool.spare_count--;
-	*span = (struct span){
-		.index = span->index, .start = start, .slices = (uint32_t)slices, .kind = (uint8_t)kind};
+	*span = (struct span){.start = start, .slices = (uint32_t)slices, .kind = (uint8_t)kind};
 	return span;
 }
 
@@ -122,8 +129,8 @@ static void bin_add(struct span *run)
 	pool.bin_masks[state][bin / 64] |= (uint64_t)1 << (bin % 64);
 	pool.free_slices += run->slices;
 	pool.dirty_slices += state == DIRTY ? run->slices : 0;
-	set_slice(first_slice(run), run->index);
-	set_slice(first_slice(run) + run->slices - 1, run->index);
+	set_slice(first_slice(run), run);
+	set_slice(first_slice(run) + run->slices - 1, run);
 }
 
 static void bin_remove(struct span *run)
@@ -141,14 +148,14 @@ static void bin_remove(struct span *run)
 		pool.bin_masks[state][bin / 64] &= ~((uint64_t)1 << (bin % 64));
 	pool.free_slices -= run->slices;
 	pool.dirty_slices -= state == DIRTY ? run->slices : 0;
-	set_slice(first_slice(run), 0);
-	set_slice(first_slice(run) + run->slices - 1, 0);
+	set_slice(first_slice(run), nobody());
+	set_slice(first_slice(run) + run->slices - 1, nobody());
 }
 
 /* Makes a descriptor that is in no list a free run, merged with its neighbours of the same state. */
 static void run_insert(struct span *run, enum span_kind kind, uint32_t stamp_ms)
 {
-	struct span *before = first_slice(run) > 0 ? span_at(first_slice(run) - 1) : &range.spans[0];
+	struct span *before = first_slice(run) > 0 ? span_at(first_slice(run) - 1) : nobody();
 	struct span *after = span_at(first_slice(run) + run->slices);
 
 	run->kind = (uint8_t)kind;
@@ -249,14 +256,13 @@ static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind
 	span = run_cut_head(span, slices_to_align(span, align_slices));
 	run_cut_tail(span, slices, span->kind);
 	*span = (struct span){
-		.index = span->index,
 		.start = span->start,
 		.slices = span->slices,
 		.has_map = span->has_map,
 		.is_zero = span->kind == SPAN_FREE_CLEAN,
 		.kind = (uint8_t)kind,
 	};
-	set_slices(span, span->index);
+	set_slices(span, span);
 	return span;
 }
 
@@ -286,7 +292,7 @@ void span_free(struct span *span, bool is_clean)
 
 	lock_acquire(&pool.lock);
 	span->owner = NULL;
-	set_slices(span, 0);
+	set_slices(span, nobody());
 	run_insert(span, is_clean ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
 	bool is_time = now_ms >= pool.next_decay_ms;
 	lock_release(&pool.lock);
@@ -318,7 +324,7 @@ bool span_extend(struct span *span, size_t slices, bool *is_clean)
 		span->slices = (uint32_t)slices;
 		span->has_map |= after->has_map;
 		put_descriptor(after);
-		set_slices(span, span->index);
+		set_slices(span, span);
 	}
 	lock_release(&pool.lock);
 	return after != NULL;
@@ -331,7 +337,7 @@ void span_shorten(struct span *span, size_t slices)
 	if (set_spares_aside()) {
 		span->stamp_ms = (uint32_t)os_clock_ms();
 		for (size_t i = slices; i < span->slices; i++)
-			set_slice(first_slice(span) + i, 0);
+			set_slice(first_slice(span) + i, nobody());
 		run_cut_tail(span, slices, SPAN_FREE_DIRTY);
 	}
 	lock_release(&pool.lock);

@@ -9,7 +9,7 @@
  * run that nobody wants for a while goes back to the system (span_pool_decay).
  *
  * Invariants:
- *   - every slice of a span in use has the span's index in the slice table;
+ *   - every slice of a span in use leads to it through the slice table;
  *   - of a free run, the first and the last slice have it, the slices between have 0;
  *   - two free runs of the same state never touch, unless one is being purged;
  *   - descriptor 0 has kind SPAN_NONE and no owner, and never changes.
@@ -43,42 +43,51 @@ struct span {
 	void *free;              /* slab: list of free blocks, linked through their first word */
 	char *start;             /* the first byte */
 	uint64_t reciprocal;     /* slab: ceil(2^64 / block_bytes), to tell a block's start by a multiply */
-	uint32_t used;           /* slab: blocks handed out */
-	uint32_t wake;           /* slab: the value of `used` at which a free is an event */
-	uint32_t block_bytes;    /* slab */
+	uint64_t start_product;  /* slab: the slab's offset in the heap range, times that */
+	uint32_t countdown;      /* slab: frees until the next event; see slab.h */
 	uint8_t kind;            /* enum span_kind */
 	uint8_t class;           /* slab: size class */
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
+	uint8_t is_kept;         /* slab: empty at some time, but kept as the only one of its queue */
 	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
 	uint8_t had_frees;       /* buffer: some block was freed since the last look for holes */
 	uint8_t had_keeps;       /* buffer: it holds blocks that have faded, or shall */
 	uint8_t was_moved;       /* big: os_move() brought its pages here */
 	uint8_t has_map;         /* free run: pages of its map may be resident */
-	uint32_t index;          /* of this descriptor */
 	uint32_t slices;         /* the span's length */
 
 	/* The second line: lists, and what slow paths need. */
 	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
+	uint32_t block_bytes;     /* slab */
 	uint32_t capacity;        /* slab: blocks */
 	uint32_t extended;        /* slab: blocks that have been on the free list so far */
 	uint32_t live;            /* retired: blocks that aren't freed; atomic */
-	uint32_t stamp_ms;        /* free dirty run: when it became one, the low 32 bits */
 	union {
 		size_t bytes;       /* big: bytes of the block */
 		uint32_t live_wake; /* retired: the value of `live` at which a free looks again */
+		uint32_t stamp_ms;  /* free dirty run: when it became one, the low 32 bits */
 	};
 	char *used_end;           /* buffer: no block has ended behind it since the map was cleared */
 	struct region *region;    /* buffer: the open region it belongs to, or NULL */
 	const char *reclaimer;    /* buffer: name of the last scope that reclaimed unfreed blocks here */
 } __attribute__((aligned(128)));
 
-static_assert(sizeof(struct span) == 128, "spans are indexed by a shift");
+static_assert(sizeof(struct span) == 128, "a descriptor is two cache lines");
 static_assert(offsetof(struct span, next) == 64, "malloc and free touch one cache line of a span");
+
+/*
+ * The slice table holds a descriptor's distance from the first one, in bytes: shifted beforehand, so to
+ * speak. It is read by frees of any thread while the pool changes other entries of it.
+ */
+static inline struct span *span_at_slice(size_t slice)
+{
+	return (struct span *)((char *)range.spans + __atomic_load_n(&range.slices[slice], __ATOMIC_RELAXED));
+}
 
 /* The span that p lies in, or number 0; p is in the heap range. */
 static inline struct span *span_of(const void *p)
 {
-	return &range.spans[__atomic_load_n(&range.slices[range_offset(p) >> SLICE_SHIFT], __ATOMIC_RELAXED)];
+	return span_at_slice(range_offset(p) >> SLICE_SHIFT);
 }
 
 static inline size_t span_bytes(const struct span *span)

@@ -18,7 +18,7 @@ static uintptr_t this_stack_pointer(void)
 
 static bool is_in_scope(const struct thread *thread)
 {
-	return thread && thread->top->inline_max == 0;
+	return thread && thread->top->inline_granules == 0;
 }
 
 void *scopes_alloc(size_t size, size_t align)

@@ -31,7 +31,7 @@ static struct thread *make_thread(struct heap *heap)
 	thread->heap = heap;
 	thread->base.thread = thread;
 	thread->base.frame = UINTPTR_MAX;
-	thread->base.inline_max = HEAP_DIRECT_MAX;
+	thread->base.inline_granules = HEAP_DIRECT_GRANULES;
 	thread->base.region.policy = &default_policy;
 	thread->base.region.counters = stats_of(thread, default_policy.name);
 	thread->top = &thread->base;

@@ -28,11 +28,11 @@
 	  "buffers made ready when a thread first needs one") \
 	X(cache_bytes, "BUFFER_CACHE", SIZE, 8 << 20, 0, (uint64_t)1 << 40, "", \
 	  "bytes of empty buffers that a thread keeps ready") \
-	X(limit_bytes, "LIMIT", SIZE, 0, 0, (uint64_t)1 << 44, "", \
+	X(limit_bytes, "LIMIT", SIZE, 0, 0, (uint64_t)1 << 40, "", \
 	  "bytes of buffers a scope may hold before the general heap serves; 0: no limit") \
 	X(max_block_bytes, "MAX_BLOCK", SIZE, 32 << 10, 16, 8 << 20, "", \
 	  "largest block that a scope serves from shared buffers") \
-	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 44, "", \
+	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \
 	  "milliseconds that freed memory stays before it goes back to the system") \

@@ -6,7 +6,7 @@
  * thread next enters a scope or needs a new hole and finds that the frame is gone. In each case all
  * scopes inside it end first.
  *
- * What must hold: thread->top is the innermost open scope; heap->cursor, limit and inline_max are
+ * What must hold: thread->top is the innermost open scope; heap->cursor, limit and inline_granules are
  * those of its region; frames fall from base to top.
  */
 #include <errno.h>
@@ -98,7 +98,7 @@ static inline void start(struct thread *thread, struct scope *scope, const struc
 		span = buffer_take_spare(heap, policy->size_log2);
 	if (span)
 		stats_add(&region->counters->stats.buffers_reused, 1);
-	heap->inline_max = scope->inline_max = 0;
+	heap->inline_granules = scope->inline_granules = 0;
 	region_open(heap, region, span);
 }
 
@@ -138,21 +138,21 @@ static inline void pop(struct thread *thread)
 		if (__builtin_expect(heap->popped_blocks != 0, 0))
 			region_harvest(heap, &scope->region);
 		buffer_put(heap, scope->region.buffers);
-	} else if (scope->inline_max == 0) {
+	} else if (scope->inline_granules == 0) {
 		region_close(thread, &scope->region);
 	}
 	scope->serial = 0;
 	thread->top = outer;
 	heap->cursor = outer->region.cursor;
 	heap->limit = outer->region.limit;
-	heap->inline_max = outer->inline_max;
+	heap->inline_granules = outer->inline_granules;
 }
 
 __attribute__((cold, noinline)) void scope_end_top(struct thread *thread)
 {
 	struct scope *scope = thread->top;
 
-	if (scope->inline_max == 0)
+	if (scope->inline_granules == 0)
 		stats_add(&scope->region.counters->stats.scopes_abandoned, 1);
 	pop(thread);
 }
@@ -279,7 +279,7 @@ void region_ignore(void (*fn)(void *), void *arg)
 		struct heap *heap = scope->thread->heap;
 
 		scope->is_call = true;
-		heap->inline_max = scope->inline_max = HEAP_DIRECT_MAX;
+		heap->inline_granules = scope->inline_granules = HEAP_DIRECT_GRANULES;
 		heap->cursor = heap->limit = NULL;
 		scope->region.buffers = NULL;
 		scope->region.counters = scope->thread->base.region.counters;
@@ -325,7 +325,7 @@ int region_on_exit(void (*fn)(void *), void *arg)
 	struct thread *thread = scope_thread(heap_self());
 	struct exit_call *call;
 
-	if (!thread || thread->top->inline_max != 0) {
+	if (!thread || thread->top->inline_granules != 0) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -344,7 +344,7 @@ unsigned region_depth(void)
 	struct thread *thread = scope_thread(heap_self());
 	unsigned depth = 0;
 
-	for (struct scope *scope = thread ? thread->top : NULL; scope && scope->inline_max == 0; scope = scope->outer)
+	for (struct scope *scope = thread ? thread->top : NULL; scope && scope->inline_granules == 0; scope = scope->outer)
 		depth++;
 	return depth;
 }

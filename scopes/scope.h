@@ -59,7 +59,7 @@ struct scope {
 	uint64_t serial;             /* of this use of the record; 0: not open */
 	struct exit_call *calls;
 	struct policy own_policy;    /* if it was given options */
-	size_t inline_max;           /* of the heap while this scope is the top one */
+	size_t inline_granules;           /* of the heap while this scope is the top one */
 	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
 };
 

@@ -77,16 +77,22 @@ EXPORTED(struct mallinfo, mallinfo, void)
 
 /* C++: new and new[] are one function, and so is every kind of delete. */
 
-static inline __attribute__((always_inline)) void *new_fast(size_t size, bool may_throw)
+static void *new_slow(size_t size)
 {
-	void *p = heap_alloc_inline(heap_self(), size);
-
-	return __builtin_expect(p != NULL, 1) ? p : cxx_new_slow(size, GRANULE_BYTES, may_throw);
+	return cxx_new_slow(size, GRANULE_BYTES, true);
 }
 
-#define NEW(name, may_throw) EXPORTED(void *, name, size_t size) { return new_fast(size, may_throw); }
+static void *new_nothrow_slow(size_t size)
+{
+	return cxx_new_slow(size, GRANULE_BYTES, false);
+}
+
+#define NEW(name) EXPORTED(void *, name, size_t size) { return heap_alloc_inline(heap_self(), size, new_slow); }
 #define NEW_NOTHROW(name) \
-	EXPORTED(void *, name, size_t size, const void *tag) { return (void)tag, new_fast(size, false); }
+	EXPORTED(void *, name, size_t size, const void *tag) \
+	{ \
+		return (void)tag, heap_alloc_inline(heap_self(), size, new_nothrow_slow); \
+	}
 #define NEW_ALIGNED(name) \
 	EXPORTED(void *, name, size_t size, size_t align) { return cxx_new_slow(size, align, true); }
 #define NEW_ALIGNED_NOTHROW(name) \
@@ -99,8 +105,8 @@ static inline __attribute__((always_inline)) void *new_fast(size_t size, bool ma
 #define DELETE_2(name, type_a, type_b) \
 	EXPORTED(void, name, void *p, type_a a, type_b b) { (void)a, (void)b, free_fast(p); }
 
-NEW(_Znwm, true)
-NEW(_Znam, true)
+NEW(_Znwm)
+NEW(_Znam)
 NEW_NOTHROW(_ZnwmRKSt9nothrow_t)
 NEW_NOTHROW(_ZnamRKSt9nothrow_t)
 NEW_ALIGNED(_ZnwmSt11align_val_t)

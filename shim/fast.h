@@ -16,9 +16,7 @@ void shim_free_slow(void *p);
 
 static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 {
-	void *p = heap_alloc_inline(heap_self(), size);
-
-	return __builtin_expect(p != NULL, 1) ? p : shim_malloc_slow(size);
+	return heap_alloc_inline(heap_self(), size, shim_malloc_slow);
 }
 
 static inline __attribute__((always_inline)) void free_fast(void *p)

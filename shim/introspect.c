@@ -21,7 +21,7 @@ static void add_span(const struct span *span, void *arg)
 	struct usage *usage = arg;
 
 	if (span->kind == SPAN_SLAB) {
-		usage->block_bytes += (size_t)span->used * span->block_bytes;
+		usage->block_bytes += (size_t)slab_used(span) * span->block_bytes;
 		usage->slab_count++;
 	} else if (span->kind == SPAN_BIG) {
 		usage->block_bytes += span->bytes;

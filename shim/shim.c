@@ -26,7 +26,9 @@ static void *alloc_slow(size_t size, size_t align)
 
 __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 {
-	return alloc_slow(size, GRANULE_BYTES);
+	void *p = heap_alloc_class(heap_self(), size);
+
+	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
 
 __attribute__((noinline)) void shim_free_slow(void *p)
@@ -52,21 +54,16 @@ static bool is_zero(const void *p)
 	return span->kind == SPAN_BIG && span->is_zero;
 }
 
-static __attribute__((noinline)) void *calloc_slow(size_t size)
-{
-	void *p = alloc_slow(size, GRANULE_BYTES);
-
-	return p && !is_zero(p) ? memset(p, 0, size) : p;
-}
-
 void *shim_calloc(size_t count, size_t size)
 {
 	size_t total;
 
 	if (__builtin_mul_overflow(count, size, &total))
 		return out_of_memory();
-	void *p = heap_alloc_inline(heap_self(), total);
-	return __builtin_expect(p != NULL, 1) ? memset(p, 0, total) : calloc_slow(total);
+	void *p = malloc_fast(total);
+	/* Asking is worth it only where there is much to clear. */
+	bool must_clear = p && (total <= CLASS_MAX_BYTES || !is_zero(p));
+	return must_clear ? memset(p, 0, total) : p;
 }
 
 void *shim_realloc(void *p, size_t size)
