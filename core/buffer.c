@@ -10,6 +10,9 @@
 /* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
 #define HOLE_MIN_BYTES ((size_t)512)
 
+/* Where a buffer is looked at for freed blocks: so many places, a vector of the map each. */
+#define SAMPLE_COUNT 8
+
 static struct buffers {
 	struct lock lock;      /* guards the list of retired buffers */
 	struct span *retired;  /* with room for new blocks first, dense ones last */
@@ -88,7 +91,6 @@ void buffer_clear(struct span *span)
 {
 	memset(range_map_of(span->start), 0, (size_t)(span->used_end - span->start) >> GRANULE_SHIFT);
 	span->used_end = span->start;
-	span->had_frees = false;
 	span->had_keeps = false;
 }
 
@@ -116,6 +118,17 @@ bool buffer_next_hole(struct span *span, char *from, size_t bytes, struct hole *
 		at = live + granule_size(live);
 	}
 	return false;
+}
+
+bool buffer_may_have_holes(const struct span *span)
+{
+	const unsigned char *map = range_map_of(span->start);
+	size_t used = (size_t)(span->used_end - span->start) >> GRANULE_SHIFT;
+
+	for (size_t i = 0; i < SAMPLE_COUNT; i++)
+		if (granule_any_freed(map + i * (used / SAMPLE_COUNT), used / SAMPLE_COUNT))
+			return true;
+	return span->had_keeps;
 }
 
 bool buffer_has_room(const struct span *span, struct buffer_survey survey)
@@ -185,7 +198,6 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 	memset(at, 0, (size_t)(end - at));
 	survey_hole(&ending.survey, hole, buffer_map_end(span));
 	span->had_keeps = ending.survey.live > 0;
-	span->had_frees = false;
 	return ending;
 }
 
@@ -371,7 +383,6 @@ void buffer_free(struct heap *heap, struct span *span, void *p, const char *call
 		free_of_no_block(span, p, call);
 		return;
 	}
-	span->had_frees = true;
 	if (__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE) != SPAN_RETIRED)
 		return;
 	uint32_t left = __atomic_sub_fetch(&span->live, 1, __ATOMIC_ACQ_REL);

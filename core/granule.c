@@ -119,6 +119,14 @@ unsigned char *granule_next_live(const unsigned char *from, const unsigned char 
 	return (unsigned char *)from;
 }
 
+bool granule_any_freed(const unsigned char *from, size_t bytes)
+{
+	vector v = bytes >= VECTOR_BYTES ? load(from) : load_tail(from, bytes);
+
+	/* Size bytes of a long block look like freed heads to this: it errs towards yes. */
+	return any(v < 0);
+}
+
 /* Adds up the bytes of a vector of counts: pairs of lanes, then the four pairs of a word. */
 static inline __attribute__((always_inline)) size_t sum(vector counts)
 {

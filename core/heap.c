@@ -229,7 +229,7 @@ static void free_in_slab(struct span *slab, void *p, const char *call)
 	struct heap *heap = heap_self();
 	size_t offset = (size_t)((char *)p - slab->start);
 
-	if (!slab_is_block(slab, p) || offset >= (size_t)slab->extended * slab->block_bytes) {
+	if (!slab_is_block(slab, range_granule_at(p)) || offset >= (size_t)slab->extended * slab->block_bytes) {
 		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u; ignored", call,
 		              p, offset % slab->block_bytes, slab->block_bytes);
 		return;
@@ -275,7 +275,8 @@ void heap_free(void *p, const char *call)
 
 static size_t slab_block_bytes(const struct span *slab, const void *p)
 {
-	bool is_handed_out = slab_is_block(slab, p) && ((const uintptr_t *)p)[1] != heap_freed_mark(p);
+	bool is_handed_out = (uintptr_t)p % GRANULE_BYTES == 0 && slab_is_block(slab, range_granule_at(p)) &&
+	                     ((const uintptr_t *)p)[1] != heap_freed_mark(p);
 
 	return is_handed_out ? slab->block_bytes : 0;
 }

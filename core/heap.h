@@ -52,9 +52,10 @@ struct heap {
 	char *cursor;           /* where the next block of the current region begins */
 	char *limit;            /* end of the free extent behind the cursor */
 	size_t inline_granules; /* slabs may serve blocks to this size inline; 0 in a scope */
+	void *upper;            /* what the layer above keeps for this thread */
+	void *upper_top;        /* and what it needs of that most often */
 	uint64_t popped_blocks; /* newest blocks freed again: they leave no trace in the map */
 	uint64_t popped_bytes;
-	void *upper;            /* what the layer above keeps for this thread */
 	enum heap_state state;  /* changes under the heaps' lock */
 	size_t spare_bytes;     /* of the buffers in `spare` */
 
@@ -149,15 +150,12 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 		struct span *slab = heap->direct[granules];
 		return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
 	}
-	size_t bytes = granules << GRANULE_SHIFT;
-	if (__builtin_expect(granules - 1 < GRANULE_SHORT_MAX, 1) &&
-	    __builtin_expect(bytes <= (size_t)(heap->limit - heap->cursor), 1)) {
-		char *p = heap->cursor;
-		heap->cursor = p + bytes;
-		granule_set_short(range_map_of(p), granules);
-		return p;
-	}
-	return slow(size);
+	char *p = heap->cursor, *end = p + (granules << GRANULE_SHIFT);
+	if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX, 0) || __builtin_expect(end > heap->limit, 0))
+		return slow(size);
+	heap->cursor = end;
+	granule_set_short(range_map_of(p), granules);
+	return p;
 }
 
 /* The same for classes above HEAP_DIRECT_MAX, outside scopes. NULL: not served. */
@@ -177,58 +175,71 @@ static inline uintptr_t heap_freed_mark(const void *p)
 }
 
 /*
- * Is p the start of a block of this slab? The distance from the slab's start is a multiple of the block's
- * size if and only if its product with ceil(2^64 / size) is below that number (Lemire, Kaser, Kurz:
- * "Faster remainder by direct computation"). The product with the start is known beforehand.
+ * Does a block of this slab start at the granule of that number? The distance from the slab's start is
+ * a multiple of the block's size if and only if its product with ceil(2^64 / size) is below that number
+ * (Lemire, Kaser, Kurz: "Faster remainder by direct computation"). The product with the start is known
+ * beforehand. (For blocks of one granule 2^64 is stored as 0, and every granule starts one.)
  */
-static inline bool slab_is_block(const struct span *slab, const void *p)
+static inline bool slab_is_block(const struct span *slab, size_t granule)
 {
-	return range_offset(p) * slab->reciprocal - slab->start_product < slab->reciprocal;
+	return granule * slab->reciprocal - slab->start_product <= slab->most_product;
 }
 
 /* What a free does that emptied a slab, or gave a full one its first free block. */
 void slab_event(struct heap *heap, struct span *slab);
 
-/*
- * The common free: a block of the thread's own slab, or a short block of a buffer. False: take the
- * slow path, nothing has happened.
- */
+/* The common free in a scope: of a short block of a buffer. */
+static inline __attribute__((always_inline)) bool
+heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
+{
+	unsigned char *head = range.map + granule;
+	size_t granules = __atomic_load_n(head, __ATOMIC_RELAXED);
+
+	/* The head of a short block that is live and hasn't faded: its buffer is some thread's own. */
+	if (granules - 1 >= GRANULE_SHORT_MAX)
+		return false;
+	/* A buffer's first granule is never a block's, so the end of another can't be the cursor. */
+	if ((char *)p + (granules << GRANULE_SHIFT) == heap->cursor) {
+		heap->cursor = p;
+		heap->popped_blocks++;
+		heap->popped_bytes += granules << GRANULE_SHIFT;
+		__atomic_store_n(head, 0, __ATOMIC_RELAXED);
+		return true;
+	}
+	__atomic_store_n(head, (unsigned char)(granules | GRANULE_FREED), __ATOMIC_RELEASE);
+	return true;
+}
+
+/* The common free outside scopes: of a block of the thread's own slab. */
+static inline __attribute__((always_inline)) bool
+heap_free_in_slab(struct heap *heap, void *p, size_t granule)
+{
+	struct span *span = span_at_slice(granule >> (SLICE_SHIFT - GRANULE_SHIFT));
+	uintptr_t *block = p, mark = heap_freed_mark(p);
+
+	if (__builtin_expect(span->owner != heap, 0))
+		return false;
+	if (__builtin_expect(!slab_is_block(span, granule) || block[1] == mark, 0))
+		return false;
+	block[0] = (uintptr_t)span->free;
+	block[1] = mark;
+	span->free = p;
+	if (__builtin_expect(--span->countdown == 0, 0))
+		slab_event(heap, span);
+	return true;
+}
+
+/* The common free. False: take the slow path, nothing has happened. */
 static inline __attribute__((always_inline)) bool heap_free_inline(struct heap *heap, void *p)
 {
-	if (__builtin_expect(!range_has(p), 0))
+	size_t granule = range_granule_at(p);
+
+	if (__builtin_expect(granule >= HOT_LOAD(range.granules), 0))
 		return false;
-	struct span *span = span_of(p);
-	if (span->owner == heap) {
-		uintptr_t *block = p, mark = heap_freed_mark(p);
-		if (__builtin_expect(!slab_is_block(span, p) || block[1] == mark, 0))
-			return false;
-		block[0] = (uintptr_t)span->free;
-		block[1] = mark;
-		span->free = p;
-		if (__builtin_expect(--span->countdown == 0, 0))
-			slab_event(heap, span);
+	/* In a scope it is more likely a buffer's; outside, nothing is lost by not looking at the map. */
+	if (heap->inline_granules == 0 && heap_free_in_buffer(heap, p, granule))
 		return true;
-	}
-	if (span->kind == SPAN_BUFFER) {
-		unsigned char *head = range_map_of(p);
-		size_t granules = granule_load(head);
-		/* Neither free, freed, faded nor long; and p is at the start of its granule. */
-		if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX || (uintptr_t)p % GRANULE_BYTES, 0))
-			return false;
-		/* A buffer's first granule is never a block's, so the end of another can't be the cursor. */
-		if ((char *)p + (granules << GRANULE_SHIFT) == heap->cursor) {
-			heap->cursor = p;
-			heap->popped_blocks++;
-			heap->popped_bytes += granules << GRANULE_SHIFT;
-			__atomic_store_n(head, 0, __ATOMIC_RELAXED);
-			return true;
-		}
-		__atomic_store_n(head, (unsigned char)(granules | GRANULE_FREED), __ATOMIC_RELEASE);
-		if (!span->had_frees)
-			span->had_frees = true;
-		return true;
-	}
-	return false;
+	return heap_free_in_slab(heap, p, granule);
 }
 
 #endif

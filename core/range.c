@@ -109,6 +109,7 @@ bool range_init(size_t wanted_bytes)
 	}
 	range.base = range.lanes[LANE_HEAP].base;
 	range.map = (unsigned char *)range.lanes[LANE_MAP].base;
+	range.map_bias = (uintptr_t)range.map - ((uintptr_t)range.base >> GRANULE_SHIFT);
 	range.slices = (uint32_t *)range.lanes[LANE_SLICES].base;
 	range.spans = (struct span *)range.lanes[LANE_SPANS].base;
 	return lane_commit(LANE_SPANS, sizeof(struct span), OS_PAGE);
@@ -125,9 +126,9 @@ bool range_grow(size_t bytes)
 	       lane_commit(LANE_SLICES, (heap->committed_bytes >> SLICE_SHIFT) * sizeof(uint32_t), OS_PAGE);
 	/* What is published is described: map and slice table reach at least as far. */
 	if (done)
-		__atomic_store_n(&range.bytes, heap->committed_bytes & ~(SLICE_BYTES - 1), __ATOMIC_RELEASE);
+		__atomic_store_n(&range.granules, heap->committed_bytes >> GRANULE_SHIFT, __ATOMIC_RELEASE);
 	lock_release(&range.lock);
-	return done && bytes <= range.bytes;
+	return done;
 }
 
 bool range_commit_spans(size_t count)

@@ -47,8 +47,9 @@ enum { LANE_HEAP, LANE_MAP, LANE_SLICES, LANE_SPANS, LANE_META, LANE_COUNT };
 
 struct range {
 	char *base;          /* of the heap */
-	size_t bytes;        /* of the heap that are committed and described; only grows */
+	size_t granules;     /* of the heap that are committed and described; only grows */
 	unsigned char *map;  /* the granule map */
+	uintptr_t map_bias;  /* of an address's map byte against the address in granules */
 	uint32_t *slices;    /* which span each slice belongs to; see span.h */
 	struct span *spans;  /* the descriptors */
 	struct lane lanes[LANE_COUNT];
@@ -73,6 +74,16 @@ bool range_commit_spans(size_t count);
 /* Memory for libregion's own structures: zeroed, aligned to 64 bytes, never given back. NULL: none. */
 void *range_meta_alloc(size_t bytes);
 
+/*
+ * A word that other threads may be changing, read where it costs the most. A plain load is one access,
+ * and folds into the compare that follows, which gcc doesn't do with an atomic one.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define HOT_LOAD(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
+#else
+#define HOT_LOAD(word) (word)
+#endif
+
 static inline size_t range_offset(const void *p)
 {
 	return (size_t)((uintptr_t)p - (uintptr_t)range.base);
@@ -81,13 +92,24 @@ static inline size_t range_offset(const void *p)
 /* Does p point into the part of the heap range that is in use? Any p will do. */
 static inline bool range_has(const void *p)
 {
-	return range_offset(p) < __atomic_load_n(&range.bytes, __ATOMIC_RELAXED);
+	return range_offset(p) >> GRANULE_SHIFT < HOT_LOAD(range.granules);
+}
+
+/*
+ * The number of the granule that starts at p; at least range.granules if p isn't in the part that is in
+ * use, or isn't a multiple of a granule: rotated, what is left over makes the number a huge one.
+ */
+static inline size_t range_granule_at(const void *p)
+{
+	size_t offset = range_offset(p);
+
+	return offset >> GRANULE_SHIFT | offset << (64 - GRANULE_SHIFT);
 }
 
 /* The map byte of the granule that p lies in; p is in the heap range. */
 static inline unsigned char *range_map_of(const void *p)
 {
-	return range.map + (range_offset(p) >> GRANULE_SHIFT);
+	return (unsigned char *)(range.map_bias + ((uintptr_t)p >> GRANULE_SHIFT));
 }
 
 static inline void *range_of_map(const unsigned char *byte)

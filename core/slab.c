@@ -105,8 +105,9 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 		return NULL;
 	slab->class = (uint8_t)class;
 	slab->block_bytes = (uint32_t)block_bytes;
-	slab->reciprocal = UINT64_MAX / block_bytes + 1;
-	slab->start_product = range_offset(slab->start) * slab->reciprocal;
+	slab->reciprocal = UINT64_MAX / (block_bytes >> GRANULE_SHIFT) + 1;
+	slab->most_product = slab->reciprocal - 1;
+	slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
 	/* From here on any thread may free into it, once it has a block of it. */
 	__atomic_store_n(&slab->owner, heap, __ATOMIC_RELEASE);

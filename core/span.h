@@ -41,27 +41,27 @@ struct span {
 	/* The first line is all that malloc and free touch. */
 	struct heap *owner;      /* of a slab; NULL for any other kind */
 	void *free;              /* slab: list of free blocks, linked through their first word */
-	char *start;             /* the first byte */
-	uint64_t reciprocal;     /* slab: ceil(2^64 / block_bytes), to tell a block's start by a multiply */
-	uint64_t start_product;  /* slab: the slab's offset in the heap range, times that */
+	uint64_t reciprocal;     /* slab: ceil(2^64 / granules of a block), to tell its start by a multiply */
+	uint64_t most_product;   /* slab: the largest product of a block's start, reciprocal - 1 */
+	uint64_t start_product;  /* slab: the number of the slab's first granule, times that */
 	uint32_t countdown;      /* slab: frees until the next event; see slab.h */
 	uint8_t kind;            /* enum span_kind */
 	uint8_t class;           /* slab: size class */
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
 	uint8_t is_kept;         /* slab: empty at some time, but kept as the only one of its queue */
 	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
-	uint8_t had_frees;       /* buffer: some block was freed since the last look for holes */
 	uint8_t had_keeps;       /* buffer: it holds blocks that have faded, or shall */
 	uint8_t was_moved;       /* big: os_move() brought its pages here */
 	uint8_t has_map;         /* free run: pages of its map may be resident */
 	uint32_t slices;         /* the span's length */
 
 	/* The second line: lists, and what slow paths need. */
+	char *start;              /* the first byte */
 	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
 	uint32_t block_bytes;     /* slab */
+	uint32_t live;            /* retired: blocks that aren't freed; atomic */
 	uint32_t capacity;        /* slab: blocks */
 	uint32_t extended;        /* slab: blocks that have been on the free list so far */
-	uint32_t live;            /* retired: blocks that aren't freed; atomic */
 	union {
 		size_t bytes;       /* big: bytes of the block */
 		uint32_t live_wake; /* retired: the value of `live` at which a free looks again */

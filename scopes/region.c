@@ -103,9 +103,8 @@ static bool sweep(struct heap *heap, struct region *region, size_t bytes)
 		struct span *span = region->sweep;
 
 		region->sweep = span->next;
-		if (!span->had_frees)
+		if (!buffer_may_have_holes(span))
 			continue;
-		span->had_frees = false;
 		bring_to_front(region, span);
 		if (enter_hole(heap, region, buffer_begin(span), bytes))
 			return true;
