@@ -10,6 +10,9 @@
 /* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
 #define HOLE_MIN_BYTES ((size_t)512)
 
+/* So much of a hole is made ready at once: who needs little should not pay for a look at all of it. */
+#define HOLE_STEP_BYTES ((size_t)16 << 10)
+
 /* Where a buffer is looked at for freed blocks: so many places, a vector of the map each. */
 #define SAMPLE_COUNT 8
 
@@ -96,26 +99,48 @@ void buffer_clear(struct span *span)
 
 /* Holes. */
 
+/* Where the hole that begins at `at` ends, as far as it is looked at: behind what is used, all is hole. */
+static unsigned char *hole_end(const struct span *span, unsigned char *at, size_t wanted)
+{
+	unsigned char *end = buffer_map_end(span), *used = range_map_of(span->used_end);
+	size_t step = HOLE_STEP_BYTES >> GRANULE_SHIFT;
+
+	if (at >= used)
+		return end;
+	step = step > wanted ? step : wanted;
+	unsigned char *stop = (size_t)(used - at) > step ? at + step : used;
+	unsigned char *live = granule_next_live(at, stop);
+	return live == used ? end : live;
+}
+
+/* Makes [at, end) of the map zero, and counts the blocks that were freed there. */
+static size_t clean_hole(const struct span *span, unsigned char *at, unsigned char *end)
+{
+	unsigned char *used = range_map_of(span->used_end);
+
+	end = used < end ? used : end;
+	if (at >= end)
+		return 0;
+	size_t blocks = granule_count(at, end).blocks;
+	memset(at, 0, (size_t)(end - at));
+	return blocks;
+}
+
 bool buffer_next_hole(struct span *span, char *from, size_t bytes, struct hole *hole)
 {
 	unsigned char *at = range_map_of(from), *end = buffer_map_end(span);
 	size_t wanted = (bytes > HOLE_MIN_BYTES ? bytes : HOLE_MIN_BYTES) >> GRANULE_SHIFT;
 
 	while (at < end) {
-		unsigned char *live = granule_next_live(at, end);
-		if ((size_t)(live - at) >= wanted) {
-			unsigned char *used = range_map_of(span->used_end);
-			*hole = (struct hole){.lo = range_of_map(at), .hi = range_of_map(live)};
-			used = used < live ? used : live;
-			if (used > at) {
-				hole->freed_blocks = granule_count(at, used).blocks;
-				memset(at, 0, (size_t)(used - at));
-			}
+		unsigned char *stop = hole_end(span, at, wanted);
+		if ((size_t)(stop - at) >= wanted) {
+			*hole = (struct hole){.lo = range_of_map(at), .hi = range_of_map(stop)};
+			hole->freed_blocks = clean_hole(span, at, stop);
 			return true;
 		}
-		if (live == end)
+		if (stop == end)
 			return false;
-		at = live + granule_size(live);
+		at = stop + granule_size(stop);
 	}
 	return false;
 }
@@ -172,15 +197,15 @@ size_t buffer_live_bytes(const struct span *span)
 
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 {
-	unsigned char *at = buffer_map(span), *hole = at, *live;
-	unsigned char *end = range_map_of(span->used_end);
+	unsigned char *at = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi), *live;
 	struct buffer_ending ending = {0};
 
 	while ((live = granule_next_live(at, end)) < end) {
 		size_t size = granule_size(live);
 		bool is_faded = granule_load(live) & GRANULE_FADED;
 
-		memset(at, 0, (size_t)(live - at));
+		if (live > at)
+			memset(at, 0, (size_t)(live - at));
 		ending.blocks += !is_faded;
 		ending.bytes += is_faded ? 0 : size << GRANULE_SHIFT;
 		at = live + size;
@@ -188,16 +213,14 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 			granule_clear(live);
 			continue;
 		}
-		/* A block that is freed just now stays in the count; a hole it is all the same, later. */
+		/* A block that is freed just now counts as survivor; a hole it is all the same, later. */
 		if (!is_faded)
 			granule_mark(live, GRANULE_FADED);
-		ending.survey.live++;
-		survey_hole(&ending.survey, hole, live);
-		hole = at;
+		ending.has_survivors = true;
 	}
-	memset(at, 0, (size_t)(end - at));
-	survey_hole(&ending.survey, hole, buffer_map_end(span));
-	span->had_keeps = ending.survey.live > 0;
+	if (at < end)
+		memset(at, 0, (size_t)(end - at));
+	span->had_keeps |= ending.has_survivors;
 	return ending;
 }
 
@@ -229,7 +252,7 @@ static bool settle(struct span *span, struct buffer_survey survey)
 {
 	if (survey.live == 0)
 		return true;
-	span->live_wake = (uint32_t)survey.live / 2;
+	span->live_wake = (uint32_t)survey.live / 4;
 	span->is_full = !buffer_has_room(span, survey);
 	__atomic_store_n(&span->live, (uint32_t)survey.live, __ATOMIC_RELAXED);
 	list_add(span);
@@ -262,6 +285,7 @@ struct span *buffer_adopt(void)
 	struct span *span = buffers.retired;
 	if (span && !span->is_full) {
 		list_remove(span);
+		span->resume = buffer_begin(span);
 		__atomic_store_n(&span->kind, SPAN_BUFFER, __ATOMIC_RELEASE);
 	} else {
 		span = NULL;

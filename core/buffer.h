@@ -99,19 +99,19 @@ struct buffer_survey buffer_survey(const struct span *span);
 bool buffer_has_room(const struct span *span, struct buffer_survey survey);
 
 /*
- * Ends a scope in a buffer some of whose blocks live: blocks that haven't faded are reclaimed, if
- * `reclaims`, or fade; freed ones are forgotten. Counts what happened to blocks that hadn't faded.
+ * Ends a scope in a buffer some of whose blocks live, from fresh_lo to fresh_hi: blocks that haven't faded
+ * are reclaimed, if `reclaims`, or fade; freed ones are forgotten.
  */
 struct buffer_ending {
-	struct buffer_survey survey; /* afterwards */
-	size_t blocks, bytes;        /* that faded or were reclaimed */
+	size_t blocks, bytes; /* that faded or were reclaimed */
+	bool has_survivors;   /* faded blocks, now or before, between fresh_lo and fresh_hi */
 };
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims);
 
 /* Bytes in live blocks. */
 size_t buffer_live_bytes(const struct span *span);
 
-/* Gives up a buffer, after buffer_end_scope(): from now on it is nobody's. */
+/* Gives up a buffer that holds only faded blocks: from now on it is nobody's. */
 void buffer_retire(struct span *span, struct buffer_survey survey);
 
 /* Takes over a retired buffer with room, or NULL. */

@@ -110,10 +110,27 @@ const unsigned char *granule_find_head(const unsigned char *byte, const unsigned
 	return (size_t)(byte - head) < granule_size(head) ? head : NULL;
 }
 
+/* The first lane of a mask that is true, of which there is one. */
+static inline __attribute__((always_inline)) size_t first_lane(vector mask)
+{
+	words w = (words)mask;
+	size_t i = 0;
+
+	while (w[i] == 0)
+		i++;
+	return i * sizeof(w[0]) + (size_t)__builtin_ctzl(w[i]) / 8;
+}
+
 unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end)
 {
-	while (end - from >= VECTOR_BYTES && !any(load(from) > 0))
-		from += VECTOR_BYTES;
+	/* Where blocks are packed, the next one begins here. */
+	if (from < end && granule_is_live(granule_load(from)))
+		return (unsigned char *)from;
+	for (; end - from >= VECTOR_BYTES; from += VECTOR_BYTES) {
+		vector live = load(from) > 0;
+		if (any(live))
+			return (unsigned char *)from + first_lane(live);
+	}
 	while (from < end && !granule_is_live(granule_load(from)))
 		from++;
 	return (unsigned char *)from;
@@ -140,31 +157,39 @@ static inline __attribute__((always_inline)) size_t sum(vector counts)
 /* A lane counts to 255, and a sum of pairs to 65535: so many vectors at once. */
 #define COUNT_VECTORS 255
 
+struct tally {
+	vector heads, longs, live;
+};
+
+static inline __attribute__((always_inline)) struct tally tally(struct tally tally, vector v)
+{
+	/* A true lane of a comparison is -1. */
+	tally.heads -= (v != 0) & ((v & GRANULE_FADED) == 0);
+	tally.longs -= (v & GRANULE_SIZE_MASK) == (vector){0} + GRANULE_LONG;
+	tally.live |= v > 0;
+	return tally;
+}
+
+static inline __attribute__((always_inline)) void add_up(struct granule_counts *counts, struct tally tally)
+{
+	counts->blocks += sum(tally.heads) - sum(tally.longs) * GRANULE_LONG_BYTES;
+	counts->any_live |= any(tally.live);
+}
+
 static inline __attribute__((always_inline)) struct granule_counts
 count(const unsigned char *from, const unsigned char *end)
 {
-	struct granule_counts total = {0};
-	size_t bytes_of_sizes = 0;
+	struct granule_counts counts = {0};
 
-	while (from < end) {
-		/* A true lane of a comparison is -1. */
-		vector heads = {0}, live = {0}, faded = {0}, longs = {0};
-		for (int i = 0; i < COUNT_VECTORS && from < end; i++, from += VECTOR_BYTES) {
-			size_t left = (size_t)(end - from);
-			vector v = left >= VECTOR_BYTES ? load(from) : load_tail(from, left);
-			vector is_faded = (v & GRANULE_FADED) != 0, is_live = v > 0;
-			heads -= (v != 0) & ~is_faded;
-			live -= is_live;
-			faded -= is_live & is_faded;
-			longs -= (v & GRANULE_SIZE_MASK) == (vector){0} + GRANULE_LONG;
-		}
-		total.blocks += sum(heads);
-		total.live += sum(live);
-		total.faded += sum(faded);
-		bytes_of_sizes += sum(longs) * GRANULE_LONG_BYTES;
+	while (end - from >= VECTOR_BYTES) {
+		struct tally part = {0};
+		for (int i = 0; i < COUNT_VECTORS && end - from >= VECTOR_BYTES; i++, from += VECTOR_BYTES)
+			part = tally(part, load(from));
+		add_up(&counts, part);
 	}
-	total.blocks -= bytes_of_sizes;
-	return total;
+	if (end > from)
+		add_up(&counts, tally((struct tally){0}, load_tail(from, (size_t)(end - from))));
+	return counts;
 }
 
 #if defined(__x86_64__)

@@ -86,8 +86,7 @@ bool granule_any_freed(const unsigned char *from, size_t bytes);
 
 struct granule_counts {
 	size_t blocks; /* heads, live or freed, that haven't faded */
-	size_t live;   /* heads of live blocks, faded or not */
-	size_t faded;  /* heads of live blocks that have faded */
+	bool any_live; /* some head is of a live block, faded or not */
 };
 
 /* Counts the blocks in [from, end). */

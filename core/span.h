@@ -41,9 +41,17 @@ struct span {
 	/* The first line is all that malloc and free touch. */
 	struct heap *owner;      /* of a slab; NULL for any other kind */
 	void *free;              /* slab: list of free blocks, linked through their first word */
-	uint64_t reciprocal;     /* slab: ceil(2^64 / granules of a block), to tell its start by a multiply */
-	uint64_t most_product;   /* slab: the largest product of a block's start, reciprocal - 1 */
-	uint64_t start_product;  /* slab: the number of the slab's first granule, times that */
+	union {
+		struct {
+			uint64_t reciprocal;    /* slab: ceil(2^64 / granules of a block); see heap.h */
+			uint64_t most_product;  /* slab: reciprocal - 1 */
+			uint64_t start_product; /* slab: the number of its first granule, times reciprocal */
+		};
+		struct {
+			char *fresh_lo, *fresh_hi; /* buffer: where the open scope has bumped in it */
+			char *resume;              /* buffer between scopes: where the next one goes on */
+		};
+	};
 	uint32_t countdown;      /* slab: frees until the next event; see slab.h */
 	uint8_t kind;            /* enum span_kind */
 	uint8_t class;           /* slab: size class */

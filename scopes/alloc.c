@@ -16,52 +16,56 @@ static uintptr_t this_stack_pointer(void)
 	return (uintptr_t)__builtin_frame_address(0);
 }
 
-static bool is_in_scope(const struct thread *thread)
-{
-	return thread && thread->top->inline_granules == 0;
-}
-
 void *scopes_alloc(size_t size, size_t align)
 {
-	struct thread *thread = scope_thread(heap_self());
+	struct scope *scope = scope_top(heap_self());
 	uintptr_t sp = this_stack_pointer();
 
-	if (is_in_scope(thread) && thread->top->frame <= sp)
-		scope_close_abandoned(thread, sp);
-	if (is_in_scope(thread))
-		return region_alloc(thread, size, align);
+	if (scope && scope->frame <= sp) {
+		scope_close_abandoned(scope->thread, sp);
+		scope = scope_top(scope->thread->heap);
+	}
+	if (scope_is_open(scope))
+		return region_alloc(scope->thread, size, align);
 	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
 }
 
 void scopes_before_longjmp(uintptr_t sp)
 {
-	struct thread *thread = scope_thread(heap_self());
+	struct scope *scope = scope_top(heap_self());
 
 	/* A jump on another stack, or from one stack to another, leaves no frame of this one. */
-	if (thread && thread->top != &thread->base && scope_is_own_stack(thread, this_stack_pointer()))
-		scope_close_abandoned(thread, sp);
+	if (scope && scope != &scope->thread->base && scope_is_own_stack(scope->thread, this_stack_pointer()))
+		scope_close_abandoned(scope->thread, sp);
+}
+
+static void suspend(struct heap *heap, struct scope *scope)
+{
+	region_harvest(heap, &scope->region);
+	scope->region.cursor = heap->cursor;
+	scope->region.limit = heap->limit;
+}
+
+static void resume(struct heap *heap, struct scope *scope)
+{
+	heap->upper_top = scope;
+	heap->cursor = scope->region.cursor;
+	heap->limit = scope->region.limit;
 }
 
 /* A block in the region of an open scope, which need not be the top one. */
 static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
 {
 	struct heap *heap = thread->heap;
-	struct scope *top = thread->top;
+	struct scope *top = scope_top(heap);
 
 	if (scope == top)
 		return region_alloc(thread, size, GRANULE_BYTES);
-	region_harvest(heap, &top->region);
-	top->region.cursor = heap->cursor;
-	top->region.limit = heap->limit;
-	heap->cursor = scope->region.cursor;
-	heap->limit = scope->region.limit;
-	thread->top = scope;
+	suspend(heap, top);
+	resume(heap, scope);
 	void *p = region_alloc(thread, size, GRANULE_BYTES);
-	scope->region.cursor = heap->cursor;
-	scope->region.limit = heap->limit;
-	heap->cursor = top->region.cursor;
-	heap->limit = top->region.limit;
-	thread->top = top;
+	suspend(heap, scope);
+	resume(heap, top);
 	return p;
 }
 
@@ -179,10 +183,10 @@ void *region_copy_out(const void *p)
 
 int region_owns(const void *p)
 {
-	struct thread *thread = scope_thread(heap_self());
+	struct scope *scope = scope_top(heap_self());
 	unsigned char *head;
 
-	return thread && region_scope_of(thread, p, &head) == thread->top && thread->top != &thread->base;
+	return scope_is_open(scope) && region_scope_of(scope->thread, p, &head) == scope;
 }
 
 const char *region_name_of(const void *p)

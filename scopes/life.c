@@ -4,10 +4,10 @@
 #include "scope.h"
 #include "scopes.h"
 
-struct thread *scopes_first_use(void)
+struct scope *scopes_first_use(void)
 {
 	/* Before the shim has started us there is nothing to make a heap from. */
-	return range.base && heap_make() ? scope_thread(heap_self()) : NULL;
+	return range.base && heap_make() ? scope_top(heap_self()) : NULL;
 }
 
 bool scopes_start(void)
@@ -34,7 +34,7 @@ static struct thread *make_thread(struct heap *heap)
 	thread->base.inline_granules = HEAP_DIRECT_GRANULES;
 	thread->base.region.policy = &default_policy;
 	thread->base.region.counters = stats_of(thread, default_policy.name);
-	thread->top = &thread->base;
+	thread->base.inner = &scope_no_record;
 	return thread->base.region.counters ? thread : NULL;
 }
 
@@ -48,6 +48,7 @@ void scopes_thread_begin(struct heap *heap)
 		heap->upper = thread = make_thread(heap);
 	if (!thread)
 		return;
+	heap->upper_top = &thread->base;
 	thread->stack_bytes = 0;
 	if (options.wrap_threads)
 		scope_enter_with((uintptr_t)__builtin_frame_address(0), UINTPTR_MAX,
@@ -60,11 +61,24 @@ void scopes_thread_end(struct heap *heap)
 
 	if (!thread)
 		return;
-	while (thread->top != &thread->base)
+	while (scope_top(heap) != &thread->base)
 		scope_end_top(thread);
+	scopes_trim(heap);
+}
+
+void scopes_trim(struct heap *heap)
+{
+	struct thread *thread = heap->upper;
+
+	if (!thread)
+		return;
+	for (struct scope *scope = scope_top(heap)->inner; scope != &scope_no_record; scope = scope->inner) {
+		region_unprepare(thread, &scope->region);
+		scope->ready = NULL;
+	}
 	if (thread->partial)
-		buffer_retire(thread->partial, buffer_survey(thread->partial));
-	thread->partial = NULL;
+		region_settle_partial(thread);
+	buffer_drop_spares(heap);
 }
 
 void scopes_finish(void)

@@ -46,6 +46,8 @@ static void leave_hole(struct heap *heap, struct region *region)
 		return;
 	if (heap->cursor > span->used_end)
 		span->used_end = heap->cursor;
+	if (heap->cursor > span->fresh_hi)
+		span->fresh_hi = heap->cursor;
 	/* Modulo 2^64: a cursor that went back into the hole before takes off what was added there. */
 	region->bumped_bytes += (size_t)(heap->cursor - region->extent);
 	region->extent = heap->cursor;
@@ -53,10 +55,13 @@ static void leave_hole(struct heap *heap, struct region *region)
 
 static bool enter_hole(struct heap *heap, struct region *region, char *from, size_t bytes)
 {
+	struct span *span = region->buffers;
 	struct hole hole = {0};
 
-	if (!buffer_next_hole(region->buffers, from, bytes, &hole))
+	if (!buffer_next_hole(span, from, bytes, &hole))
 		return false;
+	if (!span->fresh_lo || hole.lo < span->fresh_lo)
+		span->fresh_lo = hole.lo;
 	region->extent = heap->cursor = hole.lo;
 	heap->limit = hole.hi;
 	stats_add(&region->counters->stats.blocks_allocated, hole.freed_blocks);
@@ -68,6 +73,7 @@ static bool enter_hole(struct heap *heap, struct region *region, char *from, siz
 static void push_buffer(struct region *region, struct span *span)
 {
 	span->region = region;
+	span->fresh_lo = span->fresh_hi = NULL;
 	span->next = region->buffers;
 	region->buffers = span;
 	region->held_bytes += span_bytes(span);
@@ -116,18 +122,19 @@ static bool sweep(struct heap *heap, struct region *region, size_t bytes)
 static void enter_empty(struct heap *heap, struct region *region, struct span *span)
 {
 	push_buffer(region, span);
+	span->fresh_lo = span->fresh_hi = buffer_begin(span);
 	region->extent = heap->cursor = buffer_begin(span);
 	heap->limit = span_end(span);
 }
 
-/* Takes over a buffer with survivors; false, and it has been retired again, if nothing fits. */
+/* Goes on in a buffer with survivors. */
 static bool enter_partial(struct heap *heap, struct region *region, struct span *span, size_t bytes)
 {
 	if (!span)
 		return false;
 	push_buffer(region, span);
 	stats_add(&region->counters->stats.buffers_partial, 1);
-	return enter_hole(heap, region, buffer_begin(span), bytes);
+	return enter_hole(heap, region, span->resume, bytes);
 }
 
 static bool is_over_limit(const struct region *region)
@@ -205,8 +212,8 @@ static void *alloc_own_buffer(struct thread *thread, struct region *region, size
 		bring_to_front(region, first);
 	stats_add(&region->counters->stats.buffers_made, 1);
 	region->bumped_bytes += bytes;
-	p = buffer_begin(span);
-	span->used_end = p + bytes;
+	p = span->fresh_lo = buffer_begin(span);
+	span->used_end = span->fresh_hi = p + bytes;
 	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
 	if (region->buffers == span)
 		region->extent = thread->heap->cursor = thread->heap->limit = span->used_end;
@@ -221,12 +228,14 @@ static void *from_heap(uint64_t *reason, size_t size, size_t align)
 
 void *region_alloc(struct thread *thread, size_t size, size_t align)
 {
-	struct region *region = &thread->top->region;
+	struct scope *scope = scope_top(thread->heap);
+	struct region *region = &scope->region;
 	struct region_stats *stats = &region->counters->stats;
 	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
 	size_t most = region->policy->max_block_bytes;
 	void *p = NULL;
 
+	scope->must_close = true;
 	if (bytes < size || align > most)
 		return from_heap(&stats->heap_too_big, size, align);
 	if (bytes > most) {
@@ -244,19 +253,36 @@ void *region_alloc(struct thread *thread, size_t size, size_t align)
 
 /* The end. */
 
-/* A buffer with survivors: the thread keeps one with room for its next scope, the rest is nobody's. */
-static void put_survivors(struct thread *thread, struct span *span, struct buffer_survey survey)
-{
-	if (!thread->partial && buffer_has_room(span, survey))
-		thread->partial = span;
-	else
-		buffer_retire(span, survey);
-}
-
 static void put_empty(struct thread *thread, struct span *span)
 {
 	buffer_clear(span);
 	buffer_put(thread->heap, span);
+}
+
+/* A buffer with survivors that no thread goes on in. */
+static void settle(struct thread *thread, struct span *span)
+{
+	struct buffer_survey survey = buffer_survey(span);
+
+	if (survey.live == 0)
+		put_empty(thread, span);
+	else
+		buffer_retire(span, survey);
+}
+
+/*
+ * A buffer with survivors. Where this scope has stopped half-way through, the next one may go on, and nobody
+ * asks what is left in the buffer until its end is reached: so one survivor a scope doesn't cost a look at
+ * a whole buffer a scope. A thread keeps one such buffer, for as long as its scopes leave survivors.
+ */
+static void put_survivors(struct thread *thread, struct span *span, char *resume)
+{
+	if (!resume || thread->partial || !thread->has_faded) {
+		settle(thread, span);
+		return;
+	}
+	span->resume = resume;
+	thread->partial = span;
 }
 
 /* `none`, and nothing was kept here: whatever is left is reclaimed unseen. Its live bytes, if known. */
@@ -268,56 +294,60 @@ static size_t close_reclaimed(struct thread *thread, struct region *region, stru
 	buffer_note_reclaim(span, region->policy->name);
 	if (options.stats[0]) {
 		struct granule_counts counts = granule_count(buffer_map(span), range_map_of(span->used_end));
+		struct buffer_ending ending = buffer_end_scope(span, true);
 		stats_add(&stats->blocks_allocated, counts.blocks);
-		stats_add(&stats->blocks_freed, counts.blocks - counts.live);
-		stats_add(&stats->blocks_reclaimed, counts.live);
-		bytes = buffer_live_bytes(span);
+		stats_add(&stats->blocks_freed, counts.blocks - ending.blocks);
+		stats_add(&stats->blocks_reclaimed, ending.blocks);
+		bytes = ending.bytes;
 	}
 	put_empty(thread, span);
 	return bytes;
 }
 
 /* A buffer that is looked through. The bytes that faded or were reclaimed. */
-static size_t close_surveyed(struct thread *thread, struct region *region, struct span *span)
+static size_t close_surveyed(struct thread *thread, struct region *region, struct span *span, char *resume)
 {
 	struct region_stats *stats = &region->counters->stats;
 	bool reclaims = region->policy->fade == REGION_FADE_NONE;
-	struct granule_counts counts = granule_count(buffer_map(span), range_map_of(span->used_end));
+	struct granule_counts counts = granule_count(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi));
+	struct buffer_ending ending = {0};
 
-	stats_add(&stats->blocks_allocated, counts.blocks);
-	if (counts.live == 0) {
-		stats_add(&stats->blocks_freed, counts.blocks);
-		put_empty(thread, span);
-		return 0;
+	if (counts.any_live) {
+		if (reclaims)
+			buffer_note_reclaim(span, region->policy->name);
+		ending = buffer_end_scope(span, reclaims);
+		thread->has_faded |= ending.has_survivors;
+		stats_add(reclaims ? &stats->blocks_reclaimed : &stats->blocks_faded, ending.blocks);
 	}
-	if (reclaims)
-		buffer_note_reclaim(span, region->policy->name);
-	struct buffer_ending ending = buffer_end_scope(span, reclaims);
+	stats_add(&stats->blocks_allocated, counts.blocks);
 	/* A block that another thread frees while we look may be in one count and not in the other. */
-	size_t freed = counts.blocks > ending.blocks ? counts.blocks - ending.blocks : 0;
-	stats_add(&stats->blocks_freed, freed);
-	stats_add(reclaims ? &stats->blocks_reclaimed : &stats->blocks_faded, ending.blocks);
-	if (ending.survey.live == 0)
-		put_empty(thread, span);
+	stats_add(&stats->blocks_freed, counts.blocks > ending.blocks ? counts.blocks - ending.blocks : 0);
+	if (span->had_keeps)
+		put_survivors(thread, span, resume);
 	else
-		put_survivors(thread, span, ending.survey);
+		put_empty(thread, span);
 	return ending.bytes;
 }
 
 void region_close(struct thread *thread, struct region *region)
 {
+	struct heap *heap = thread->heap;
 	struct region_stats *stats = &region->counters->stats;
 	bool reclaims = region->policy->fade == REGION_FADE_NONE;
 	bool is_unseen = reclaims && !options.stats[0];
 	size_t lost_bytes = 0;
 
-	region_harvest(thread->heap, region);
-	leave_hole(thread->heap, region);
+	thread->has_faded = false;
+	region_harvest(heap, region);
+	leave_hole(heap, region);
+	char *resume = heap->cursor < heap->limit ? heap->cursor : NULL;
 	for (struct span *span = region->buffers, *next; span; span = next) {
 		next = span->next;
 		span->region = NULL;
 		lost_bytes += reclaims && !span->had_keeps ? close_reclaimed(thread, region, span)
-		                                           : close_surveyed(thread, region, span);
+		                                           : close_surveyed(thread, region, span, resume);
+		/* Only the first buffer has the cursor. */
+		resume = NULL;
 	}
 	if (is_unseen)
 		lost_bytes = region->bumped_bytes - region->kept_bytes;
@@ -325,6 +355,44 @@ void region_close(struct thread *thread, struct region *region)
 	stats_add(&stats->bytes_allocated, region->bumped_bytes);
 	stats_add(&stats->bytes_freed, region->bumped_bytes - region->kept_bytes - lost_bytes);
 	stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
+	region->buffers = NULL;
+	if (thread->partial && !thread->has_faded)
+		region_settle_partial(thread);
+}
+
+void region_settle_partial(struct thread *thread)
+{
+	struct span *span = thread->partial;
+
+	thread->partial = NULL;
+	settle(thread, span);
+}
+
+void region_prepare(struct thread *thread, struct region *region, const struct policy *policy)
+{
+	struct heap *heap = thread->heap;
+	struct span *span = NULL;
+
+	if (region->policy != policy || region->counters->name != policy->name)
+		region->counters = stats_of(thread, policy->name);
+	*region = (struct region){.policy = policy, .counters = region->counters};
+	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */
+	if (!thread->partial && policy->limit_bytes == SIZE_MAX)
+		span = buffer_take_spare(heap, policy->size_log2);
+	if (!span)
+		return;
+	stats_add(&region->counters->stats.buffers_reused, 1);
+	push_buffer(region, span);
+	region->extent = span->fresh_lo = span->fresh_hi = buffer_begin(span);
+	region->limit = span_end(span);
+}
+
+void region_unprepare(struct thread *thread, struct region *region)
+{
+	if (!region->buffers)
+		return;
+	region->buffers->region = NULL;
+	buffer_put(thread->heap, region->buffers);
 	region->buffers = NULL;
 }
 

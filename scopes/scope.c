@@ -6,7 +6,7 @@
  * thread next enters a scope or needs a new hole and finds that the frame is gone. In each case all
  * scopes inside it end first.
  *
- * What must hold: thread->top is the innermost open scope; heap->cursor, limit and inline_granules are
+ * What must hold: heap->upper_top is the innermost open scope; heap->cursor, limit and inline_granules are
  * those of its region; frames fall from base to top.
  */
 #include <errno.h>
@@ -35,77 +35,131 @@ bool scope_is_own_stack(struct thread *thread, uintptr_t sp)
 	return sp - thread->stack_lo < thread->stack_bytes;
 }
 
-/* The calling thread's record, made if need be; NULL where there can be none. */
-static struct thread *this_thread(void)
-{
-	struct thread *thread = scope_thread(heap_self());
-
-	return __builtin_expect(thread != NULL, 1) ? thread : scopes_first_use();
-}
-
 /* Opening. */
+
+struct scope scope_no_record;
 
 static struct scope *make_record(struct scope *outer)
 {
 	struct scope *scope = range_meta_alloc(sizeof(*scope));
 
-	if (scope) {
-		scope->thread = outer->thread;
-		scope->outer = outer;
-		outer->inner = scope;
-	}
+	if (!scope)
+		return NULL;
+	scope->thread = outer->thread;
+	scope->outer = outer;
+	scope->inner = &scope_no_record;
+	outer->inner = scope;
 	return scope;
 }
 
-/* Saves the state of the current region, and makes the next record the top. NULL: out of memory. */
-static inline struct scope *push(struct thread *thread, uintptr_t frame)
+/* Makes a scope behind the top one the top, with its region as the current one. */
+static inline void push(struct heap *heap, struct scope *outer, struct scope *scope, uintptr_t frame)
 {
-	struct scope *outer = thread->top;
-	struct scope *scope = outer->inner;
-	struct heap *heap = thread->heap;
-
-	if (__builtin_expect(!scope, 0) && !(scope = make_record(outer)))
-		return NULL;
 	if (__builtin_expect(heap->popped_blocks != 0, 0))
 		region_harvest(heap, &outer->region);
 	outer->region.cursor = heap->cursor;
 	outer->region.limit = heap->limit;
-	scope->frame = frame;
-	scope->serial = ++thread->last_serial;
-	thread->top = scope;
+	/* A scope can't outlive the one around it. */
+	scope->frame = frame < outer->frame ? frame : outer->frame;
+	scope->must_close = false;
+	heap->upper_top = scope;
+	heap->cursor = scope->region.extent;
+	heap->limit = scope->region.limit;
+	heap->inline_granules = 0;
+}
+
+static inline void count_entry(const struct scope *scope)
+{
+	stats_add(&scope->region.counters->stats.scopes_entered, 1);
+}
+
+static bool is_same(const struct region_options *a, const struct region_options *b)
+{
+	return a->name == b->name && a->fade == b->fade && a->buffer_size == b->buffer_size &&
+	       a->buffer_count == b->buffer_count && a->limit_bytes == b->limit_bytes;
+}
+
+/* Is the record ready for these options? */
+static inline bool is_ready(const struct scope *scope, const struct region_options *given)
+{
+	if (!given)
+		return scope->ready == &default_policy;
+	return scope->ready == &scope->own_policy && is_same(&scope->given, given);
+}
+
+/* Makes a record fit the options. */
+static void prepare(struct scope *scope, const struct region_options *given)
+{
+	const struct policy *policy = &default_policy;
+
+	region_unprepare(scope->thread, &scope->region);
+	if (given) {
+		scope->given = *given;
+		policy_set(&scope->own_policy, given);
+		policy = &scope->own_policy;
+	}
+	region_prepare(scope->thread, &scope->region, policy);
+	scope->ready = policy;
+}
+
+/* The record behind the thread's top one, fit for the options; NULL: this is not a place for a scope. */
+static struct scope *next_record(uintptr_t sp, const struct region_options *given)
+{
+	struct scope *outer = scope_top(heap_self());
+
+	if (!outer)
+		outer = scopes_first_use();
+	if (!outer || !scope_is_own_stack(outer->thread, sp))
+		return NULL;
+	scope_close_abandoned(outer->thread, sp);
+	outer = scope_top(outer->thread->heap);
+	struct scope *scope = outer->inner != &scope_no_record ? outer->inner : make_record(outer);
+	if (scope && !is_ready(scope, given))
+		prepare(scope, given);
 	return scope;
 }
 
-static inline struct counters *counters_of(struct thread *thread, const char *name)
+/* Where nothing is ready yet, or frames have been abandoned. */
+static __attribute__((cold, noinline)) struct scope *
+enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 {
-	struct counters *recent = thread->recent[(uintptr_t)name / 16 % 8];
+	struct scope *scope = next_record(sp, given);
 
-	return recent && recent->name == name ? recent : stats_of(thread, name);
+	if (!scope)
+		return NULL;
+	push(scope->thread->heap, scope->outer, scope, frame);
+	count_entry(scope);
+	return scope;
 }
 
-/* Makes a fresh scope's region the current one. */
-static inline void start(struct thread *thread, struct scope *scope, const struct policy *policy)
+/*
+ * Opens a scope whose frame is `frame`, called with stack pointer `sp`. NULL: this is not a place for a
+ * scope (no heap, another stack, out of memory), and the call goes on without one.
+ */
+static inline __attribute__((always_inline)) struct scope *
+enter(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 {
-	struct heap *heap = thread->heap;
-	struct region *region = &scope->region;
-	struct span *span = NULL;
+	struct heap *heap = heap_self();
+	struct scope *outer = scope_top(heap);
 
-	region->policy = policy;
-	region->counters = counters_of(thread, policy->name);
-	stats_add(&region->counters->stats.scopes_entered, 1);
-	/* With a buffer at hand the first allocation is like any other. Survivors' holes come first. */
-	if (!thread->partial && policy->limit_bytes == SIZE_MAX)
-		span = buffer_take_spare(heap, policy->size_log2);
-	if (span)
-		stats_add(&region->counters->stats.buffers_reused, 1);
-	heap->inline_granules = scope->inline_granules = 0;
-	region_open(heap, region, span);
+	if (__builtin_expect(!outer || sp - outer->thread->stack_lo >= outer->thread->stack_bytes ||
+	                     outer->frame <= sp || !is_ready(outer->inner, given), 0))
+		return enter_slow(sp, frame, given);
+	struct scope *scope = outer->inner;
+	push(heap, outer, scope, frame);
+	count_entry(scope);
+	return scope;
+}
+
+struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given)
+{
+	return enter(sp, frame, given);
 }
 
 /* Closing. */
 
 /* Last in first out. A call may allocate, add calls, and open scopes; those it leaves open end here. */
-static __attribute__((noinline)) void run_exit_calls(struct thread *thread, struct scope *scope)
+static void run_exit_calls(struct thread *thread, struct scope *scope)
 {
 	while (scope->calls) {
 		struct exit_call call = *scope->calls;
@@ -113,95 +167,77 @@ static __attribute__((noinline)) void run_exit_calls(struct thread *thread, stru
 		heap_free(scope->calls, "region_on_exit");
 		scope->calls = call.next;
 		call.fn(call.arg);
-		while (thread->top != scope)
+		while (scope_top(thread->heap) != scope)
 			scope_end_top(thread);
 	}
 }
 
-static inline bool is_untouched(const struct heap *heap, const struct scope *scope)
+/* Makes the scope around a closed one current again. */
+static inline void pop(struct heap *heap, const struct scope *scope)
 {
-	const struct span *span = scope->region.buffers;
+	struct scope *outer = scope->outer;
 
-	return span && !span->next && heap->cursor == buffer_begin(span) && span->used_end == span->start;
-}
-
-/* Ends the top scope, and makes the one outside it current. */
-static inline void pop(struct thread *thread)
-{
-	struct scope *scope = thread->top, *outer = scope->outer;
-	struct heap *heap = thread->heap;
-
-	if (__builtin_expect(scope->calls != NULL, 0))
-		run_exit_calls(thread, scope);
-	if (is_untouched(heap, scope)) {
-		scope->region.buffers->region = NULL;
-		if (__builtin_expect(heap->popped_blocks != 0, 0))
-			region_harvest(heap, &scope->region);
-		buffer_put(heap, scope->region.buffers);
-	} else if (scope->inline_granules == 0) {
-		region_close(thread, &scope->region);
-	}
-	scope->serial = 0;
-	thread->top = outer;
+	heap->upper_top = outer;
 	heap->cursor = outer->region.cursor;
 	heap->limit = outer->region.limit;
 	heap->inline_granules = outer->inline_granules;
 }
 
+/* Ends the top scope, whatever has happened in it. */
+static __attribute__((noinline)) void close_top(struct thread *thread)
+{
+	struct scope *scope = scope_top(thread->heap);
+
+	run_exit_calls(thread, scope);
+	if (scope_is_open(scope)) {
+		region_close(thread, &scope->region);
+		region_prepare(thread, &scope->region, scope->region.policy);
+	}
+	scope->inline_granules = 0;
+	scope->serial = 0;
+	pop(thread->heap, scope);
+}
+
 __attribute__((cold, noinline)) void scope_end_top(struct thread *thread)
 {
-	struct scope *scope = thread->top;
+	struct scope *scope = scope_top(thread->heap);
 
-	if (scope->inline_granules == 0)
+	if (scope_is_open(scope))
 		stats_add(&scope->region.counters->stats.scopes_abandoned, 1);
-	pop(thread);
+	close_top(thread);
 }
 
 void scope_close_abandoned(struct thread *thread, uintptr_t sp)
 {
 	if (!scope_is_own_stack(thread, sp))
 		return;
-	while (thread->top->frame <= sp)
+	while (scope_top(thread->heap)->frame <= sp)
 		scope_end_top(thread);
 }
 
-/* Ends an open scope, and everything inside it that hasn't been left. */
-static inline void leave(struct thread *thread, struct scope *scope)
+static __attribute__((noinline)) void leave_slow(struct scope *scope)
 {
-	while (__builtin_expect(thread->top != scope, 0))
+	struct thread *thread = scope->thread;
+
+	/* What is inside it hasn't been left. */
+	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread);
-	pop(thread);
+	close_top(thread);
 }
 
-/*
- * Opens a scope whose frame is `frame`, called with stack pointer `sp`. NULL: this is not a place for a
- * scope (no heap, another stack, out of memory), and the call goes on without one.
- */
-static inline struct scope *enter(uintptr_t sp, uintptr_t frame, const struct policy *policy)
+/* Ends an open scope, and everything inside it. */
+static inline __attribute__((always_inline)) void leave(struct scope *scope)
 {
-	struct thread *thread = this_thread();
+	struct heap *heap = scope->thread->heap;
 
-	if (__builtin_expect(!thread || sp - thread->stack_lo >= thread->stack_bytes, 0))
-		if (!thread || !scope_is_own_stack(thread, sp))
-			return NULL;
-	if (__builtin_expect(thread->top->frame <= sp, 0))
-		scope_close_abandoned(thread, sp);
-	/* A scope can't outlive the one around it. */
-	struct scope *scope = push(thread, frame < thread->top->frame ? frame : thread->top->frame);
-	if (__builtin_expect(scope != NULL, 1) && policy)
-		start(thread, scope, policy);
-	return scope;
-}
-
-struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given)
-{
-	struct scope *scope = options.disable ? NULL : enter(sp, frame, NULL);
-
-	if (scope) {
-		policy_set(&scope->own_policy, given);
-		start(scope->thread, scope, &scope->own_policy);
+	if (__builtin_expect(scope_top(heap) != scope || heap->cursor != scope->region.extent ||
+	                     scope->must_close, 0)) {
+		leave_slow(scope);
+		return;
 	}
-	return scope;
+	if (__builtin_expect(heap->popped_blocks != 0, 0))
+		region_harvest(heap, &scope->region);
+	pop(heap, scope);
 }
 
 /* Unwinding. */
@@ -218,19 +254,19 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 int scope_personality(int version, int actions, uint64_t class, void *exception, void *context)
 {
 	enum { SEARCH_PHASE = 1, CONTINUE_UNWIND = 8 };
-	struct thread *thread = scope_thread(heap_self());
+	struct scope *scope = scope_top(heap_self());
 
 	(void)version, (void)class, (void)exception, (void)context;
-	if ((actions & SEARCH_PHASE) || !thread)
+	if ((actions & SEARCH_PHASE) || !scope)
 		return CONTINUE_UNWIND;
-	struct scope *scope = thread->top;
+	struct thread *thread = scope->thread;
 	while (scope != &thread->base && !scope->is_call)
 		scope = scope->outer;
-	if (scope != &thread->base) {
-		while (thread->top != scope)
-			scope_end_top(thread);
+	if (scope == &thread->base)
+		return CONTINUE_UNWIND;
+	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread);
-	}
+	scope_end_top(thread);
 	return CONTINUE_UNWIND;
 }
 
@@ -243,17 +279,24 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 
 /* The interface. */
 
+static inline __attribute__((always_inline)) void
+call_in_scope(struct scope *scope, void (*fn)(void *), void *arg)
+{
+	if (__builtin_expect(scope == NULL, 0)) {
+		fn(arg);
+		return;
+	}
+	scope->is_call = true;
+	fn(arg);
+	leave(scope);
+}
+
 void region_do(void (*fn)(void *), void *arg)
 {
 	uintptr_t frame = this_stack_pointer();
 
 	UNWIND_THROUGH;
-	struct scope *scope = enter(frame, frame, &default_policy);
-	if (__builtin_expect(scope != NULL, 1))
-		scope->is_call = true;
-	fn(arg);
-	if (__builtin_expect(scope != NULL, 1))
-		leave(scope->thread, scope);
+	call_in_scope(enter(frame, frame, NULL), fn, arg);
 }
 
 void region_do_with(const struct region_options *given, void (*fn)(void *), void *arg)
@@ -261,44 +304,40 @@ void region_do_with(const struct region_options *given, void (*fn)(void *), void
 	uintptr_t frame = this_stack_pointer();
 
 	UNWIND_THROUGH;
-	struct scope *scope = scope_enter_with(frame, frame, given);
-	if (scope)
-		scope->is_call = true;
-	fn(arg);
-	if (scope)
-		leave(scope->thread, scope);
+	call_in_scope(enter(frame, frame, given), fn, arg);
 }
 
 void region_ignore(void (*fn)(void *), void *arg)
 {
 	uintptr_t frame = this_stack_pointer();
+	struct scope *outer = scope_top(heap_self());
 
 	UNWIND_THROUGH;
-	struct scope *scope = enter(frame, frame, NULL);
+	/* Outside every scope there is nothing to leave. */
+	struct scope *scope = outer && scope_is_open(outer) ? next_record(frame, NULL) : NULL;
 	if (scope) {
 		struct heap *heap = scope->thread->heap;
 
-		scope->is_call = true;
+		push(heap, scope->outer, scope, frame);
 		heap->inline_granules = scope->inline_granules = HEAP_DIRECT_GRANULES;
 		heap->cursor = heap->limit = NULL;
-		scope->region.buffers = NULL;
-		scope->region.counters = scope->thread->base.region.counters;
+		scope->must_close = true;
 	}
-	fn(arg);
-	if (scope)
-		leave(scope->thread, scope);
+	call_in_scope(scope, fn, arg);
 }
 
 void region_enter_with(struct region_scope *handle, const struct region_options *given)
 {
 	uintptr_t sp = this_stack_pointer(), at = (uintptr_t)handle;
-	struct thread *thread = this_thread();
-	bool is_on_stack = thread && scope_is_own_stack(thread, at) && at >= sp;
-	struct scope *scope = scope_enter_with(sp, is_on_stack ? at : UINTPTR_MAX, given);
+	struct scope *outer = scope_top(heap_self());
+	bool is_on_stack = outer && at >= sp && scope_is_own_stack(outer->thread, at);
+	struct scope *scope = enter(sp, is_on_stack ? at : UINTPTR_MAX, given);
 
-	*handle = (struct region_scope){.record = scope, .serial = scope ? scope->serial : 0};
-	if (scope)
+	*handle = (struct region_scope){.record = scope};
+	if (scope) {
 		scope->is_call = false;
+		handle->serial = scope->serial = ++scope->thread->last_serial;
+	}
 }
 
 void region_enter(struct region_scope *handle)
@@ -308,24 +347,26 @@ void region_enter(struct region_scope *handle)
 
 void region_leave(struct region_scope *handle)
 {
-	struct scope *scope = handle->record;
+	struct scope *scope = handle->record, *top = scope_top(heap_self());
 
 	if (!scope)
 		return;
-	if (scope->thread != scope_thread(heap_self()))
+	if (!top || scope->thread != top->thread) {
 		report("region_leave(%p): the scope belongs to another thread; ignored", (void *)handle);
-	else if (scope->serial != handle->serial)
+	} else if (scope->serial != handle->serial) {
 		report("region_leave(%p): the scope has ended already; ignored", (void *)handle);
-	else
-		leave(scope->thread, scope);
+	} else {
+		scope->serial = 0;
+		leave(scope);
+	}
 }
 
 int region_on_exit(void (*fn)(void *), void *arg)
 {
-	struct thread *thread = scope_thread(heap_self());
+	struct scope *scope = scope_top(heap_self());
 	struct exit_call *call;
 
-	if (!thread || thread->top->inline_granules != 0) {
+	if (!scope || !scope_is_open(scope)) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -334,18 +375,17 @@ int region_on_exit(void (*fn)(void *), void *arg)
 		errno = ENOMEM;
 		return -1;
 	}
-	*call = (struct exit_call){.fn = fn, .arg = arg, .next = thread->top->calls};
-	thread->top->calls = call;
+	*call = (struct exit_call){.fn = fn, .arg = arg, .next = scope->calls};
+	scope->calls = call;
+	scope->must_close = true;
 	return 0;
 }
 
 unsigned region_depth(void)
 {
-	struct thread *thread = scope_thread(heap_self());
 	unsigned depth = 0;
 
-	for (struct scope *scope = thread ? thread->top : NULL; scope && scope->inline_granules == 0; scope = scope->outer)
+	for (struct scope *scope = scope_top(heap_self()); scope && scope_is_open(scope); scope = scope->outer)
 		depth++;
 	return depth;
 }
-

@@ -2,12 +2,15 @@
  * scope.h: what a thread knows about its scopes and their regions. Private to scopes/.
  *
  * A thread's scopes form a list from `base`, which stands for "outside every scope" and never closes, to
- * `top`. Records of closed scopes stay in the list behind `top` to be used again, so that entering
- * costs no allocation. They lie outside of the stack: a frame that longjmp has abandoned must not take
- * the list with it.
+ * the top one, which the thread heap points to. Records of closed scopes stay in the list behind the top
+ * to be used again, so that entering costs no allocation. They lie outside of the stack: a frame that
+ * longjmp has abandoned must not take the list with it.
+ *
+ * A closed record is *ready* for a policy: its region is set up, with an empty buffer if the thread had
+ * one. Entering it is a matter of a dozen stores, and so is leaving it if nothing is left in the buffer.
  *
  * The region of the top scope is the current one, and its cursor and limit are in the thread heap. All
- * others have theirs in their own record.
+ * others have theirs in their own record; a ready one too.
  *
  * A scope's frame is the address that the stack pointer is below as long as the scope's call hasn't
  * been left. Scopes are entered on the thread's own stack only, where frames nest, so a frame below
@@ -56,26 +59,39 @@ struct scope {
 	struct thread *thread;
 	struct scope *outer, *inner; /* inner: the record to use next, even if it isn't open */
 	uintptr_t frame;
-	uint64_t serial;             /* of this use of the record; 0: not open */
-	struct exit_call *calls;
-	struct policy own_policy;    /* if it was given options */
-	size_t inline_granules;           /* of the heap while this scope is the top one */
+	size_t inline_granules;      /* of the heap while this scope is the top one */
+	const struct policy *ready;  /* what the record was last made ready for; NULL: nothing yet */
 	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
+	bool must_close;             /* more has happened than its first buffer's cursor tells */
+	uint64_t serial;             /* of this use of the record by a handle; 0: none */
+	struct exit_call *calls;
+	struct region_options given; /* what own_policy was made from */
+	struct policy own_policy;    /* if it was given options */
 };
 
 struct thread {
-	struct scope *top;
 	struct heap *heap;
 	struct span *partial;     /* a buffer with survivors and room, kept for the next scope */
+	bool has_faded;           /* the last scope that closed left survivors */
 	uintptr_t stack_lo;       /* the thread's own stack */
 	size_t stack_bytes;       /* 0: not known yet */
 	uint64_t last_serial;
 	struct counters *all_counters;
-	struct counters *recent[8]; /* by a hash of the name's address */
 	struct scope base;
 };
 
-/* The calling thread's record, or NULL: it has no heap (yet, or any more). */
+/* The innermost scope of the heap's thread, or NULL: it has no heap (yet, or any more). */
+static inline struct scope *scope_top(const struct heap *heap)
+{
+	return heap->upper_top;
+}
+
+static inline bool scope_is_open(const struct scope *scope)
+{
+	return scope && scope->inline_granules == 0;
+}
+
+/* The thread's record, or NULL likewise. */
 static inline struct thread *scope_thread(struct heap *heap)
 {
 	return heap->upper;
@@ -90,27 +106,17 @@ void policy_set(struct policy *policy, const struct region_options *given);
 
 /* region.c */
 
-/* Makes a region the current one, with an empty buffer or without any. */
-static inline void region_open(struct heap *heap, struct region *region, struct span *span)
-{
-	region->buffers = span;
-	region->sweep = NULL;
-	region->bumped_bytes = 0;
-	region->kept_bytes = 0;
-	if (span) {
-		span->region = region;
-		span->next = NULL;
-		region->held_bytes = region->unswept_bytes = span_bytes(span);
-		region->extent = heap->cursor = buffer_begin(span);
-		heap->limit = span_end(span);
-	} else {
-		region->held_bytes = region->unswept_bytes = 0;
-		region->extent = heap->cursor = heap->limit = NULL;
-	}
-}
+/* Sets up a region that isn't current, with an empty buffer if there is one at hand. */
+void region_prepare(struct thread *thread, struct region *region, const struct policy *policy);
+
+/* Gives the buffer of a prepared region back, if it has one. */
+void region_unprepare(struct thread *thread, struct region *region);
 
 /* Ends the current region: its blocks fade or are reclaimed, its buffers go back. */
 void region_close(struct thread *thread, struct region *region);
+
+/* Gives up the buffer that the thread keeps for the next scope's survivors. */
+void region_settle_partial(struct thread *thread);
 
 /* A block for the thread's current region, by the slow path; or from the general heap. */
 void *region_alloc(struct thread *thread, size_t size, size_t align);
@@ -118,13 +124,16 @@ void *region_alloc(struct thread *thread, size_t size, size_t align);
 /* The live block at p if it belongs to an open region of this thread, else NULL. */
 struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head);
 
-/* Writes what the heap has counted since the last time into the current region's counters. */
+/* Adds the blocks that were freed as the newest since the last time to the current region's counters. */
 void region_harvest(struct heap *heap, struct region *region);
 
-/* life.c: the thread's record, when it is entering its first scope before its first allocation. */
-struct thread *scopes_first_use(void);
+/* life.c: the outermost scope of a thread that enters its first one before it has allocated. */
+struct scope *scopes_first_use(void);
 
 /* scope.c */
+
+/* What stands behind the last record: never ready. */
+extern struct scope scope_no_record __attribute__((visibility("hidden")));
 
 /* Opens a scope; frame and the pointer sp as in scope.h's essay. NULL: not a place for a scope. */
 struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given);

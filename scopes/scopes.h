@@ -23,6 +23,9 @@ bool scopes_start(void);
 void scopes_thread_begin(struct heap *heap);
 void scopes_thread_end(struct heap *heap);
 
+/* Gives back what the calling thread, whose heap this is, keeps ready for scopes to come. */
+void scopes_trim(struct heap *heap);
+
 /* The process ends: statistics. */
 void scopes_finish(void);
 

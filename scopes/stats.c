@@ -16,21 +16,19 @@
 
 struct counters *stats_of(struct thread *thread, const char *name)
 {
-	struct counters **recent = &thread->recent[(uintptr_t)name / 16 % 8];
-	struct counters *set = thread->all_counters;
+	struct counters *set;
 
-	while (set && set->name != name && strcmp(set->name, name) != 0)
-		set = set->next;
-	if (!set) {
-		set = range_meta_alloc(sizeof(*set));
-		/* Without memory for a set of its own, what the scope does counts for the default one. */
-		if (!set)
-			return thread->base.region.counters;
-		set->name = name;
-		set->next = thread->all_counters;
-		__atomic_store_n(&thread->all_counters, set, __ATOMIC_RELEASE);
-	}
-	return *recent = set;
+	for (set = thread->all_counters; set; set = set->next)
+		if (set->name == name || strcmp(set->name, name) == 0)
+			return set;
+	set = range_meta_alloc(sizeof(*set));
+	/* Without memory for a set of its own, what the scope does counts for the default one. */
+	if (!set)
+		return thread->base.region.counters;
+	set->name = name;
+	set->next = thread->all_counters;
+	__atomic_store_n(&thread->all_counters, set, __ATOMIC_RELEASE);
+	return set;
 }
 
 /* Sums. */

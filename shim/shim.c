@@ -170,7 +170,7 @@ int shim_trim(size_t pad_bytes)
 		heap_flush(heap);
 		heap_drain(heap);
 		slab_trim(heap);
-		buffer_drop_spares(heap);
+		scopes_trim(heap);
 	}
 	buffer_sweep_retired();
 	return span_pool_decay(true) > 0;
