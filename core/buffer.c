@@ -156,23 +156,24 @@ bool buffer_may_have_holes(const struct span *span)
 	return span->had_keeps;
 }
 
-bool buffer_has_room(const struct span *span, struct buffer_survey survey)
-{
-	return survey.room_bytes >= span_bytes(span) / 4;
-}
+/* What a buffer holds. */
+struct survey {
+	size_t live;       /* live blocks */
+	size_t room_bytes; /* in holes that buffer_next_hole would find */
+};
 
 /* Adds the hole [at, live) to what a buffer holds. */
-static void survey_hole(struct buffer_survey *survey, const unsigned char *at, const unsigned char *live)
+static void survey_hole(struct survey *survey, const unsigned char *at, const unsigned char *live)
 {
 	size_t bytes = (size_t)(live - at) << GRANULE_SHIFT;
 
 	survey->room_bytes += bytes >= HOLE_MIN_BYTES ? bytes : 0;
 }
 
-struct buffer_survey buffer_survey(const struct span *span)
+static struct survey survey_of(const struct span *span)
 {
 	const unsigned char *at = buffer_map(span), *end = buffer_map_end(span), *live;
-	struct buffer_survey survey = {0};
+	struct survey survey = {0};
 
 	while ((live = granule_next_live(at, end)) < end) {
 		survey_hole(&survey, at, live);
@@ -183,16 +184,10 @@ struct buffer_survey buffer_survey(const struct span *span)
 	return survey;
 }
 
-size_t buffer_live_bytes(const struct span *span)
+/* Is there enough room in holes to be worth going through them? */
+static bool has_room(const struct span *span, struct survey survey)
 {
-	const unsigned char *at = buffer_map(span), *end = buffer_map_end(span);
-	size_t granules = 0;
-
-	while ((at = granule_next_live(at, end)) < end) {
-		granules += granule_size(at);
-		at += granule_size(at);
-	}
-	return granules << GRANULE_SHIFT;
+	return survey.room_bytes >= span_bytes(span) / 4;
 }
 
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
@@ -224,6 +219,16 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 	return ending;
 }
 
+size_t buffer_count_fresh(const struct span *span)
+{
+	const unsigned char *at = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi);
+	size_t count = 0;
+
+	for (; (at = granule_next_live(at, end)) < end; at += granule_size(at))
+		count += !(granule_load(at) & GRANULE_FADED);
+	return count;
+}
+
 unsigned char *buffer_find(const struct span *span, const void *p)
 {
 	const unsigned char *head = granule_find_head(range_map_of(p), buffer_map(span));
@@ -247,16 +252,34 @@ static void list_remove(struct span *span)
 	*(span->next ? &span->next->prev : &buffers.retired_last) = span->prev;
 }
 
-/* Puts a buffer that is in no list where it belongs, or says that it is empty. */
-static bool settle(struct span *span, struct buffer_survey survey)
+static void set_kind(struct span *span, enum span_kind kind)
 {
-	if (survey.live == 0)
-		return true;
+	__atomic_store_n(&span->kind, (uint8_t)kind, __ATOMIC_RELEASE);
+}
+
+/*
+ * Puts a buffer that is in no list where it belongs; false: it is empty, and nobody's. SPAN_RETIRED means
+ * that it is in the list: a free that comes late looks at that, under the lock, and at nothing else.
+ *
+ * A free marks the block and then looks at the kind; here the kind is set and then the blocks are
+ * looked at. So either the free counts down, or the block isn't counted, or both, which is mended when
+ * `live` has become too low; but not neither, except for a free whose inlined half was under way while
+ * the block faded: then `live` stays too high.
+ */
+static bool settle(struct span *span)
+{
+	set_kind(span, SPAN_RETIRED);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	struct survey survey = survey_of(span);
+	if (survey.live == 0) {
+		set_kind(span, SPAN_BUFFER);
+		return false;
+	}
 	span->live_wake = (uint32_t)survey.live / 4;
-	span->is_full = !buffer_has_room(span, survey);
+	span->is_full = !has_room(span, survey);
 	__atomic_store_n(&span->live, (uint32_t)survey.live, __ATOMIC_RELAXED);
 	list_add(span);
-	return false;
+	return true;
 }
 
 static void release(struct span *span)
@@ -265,15 +288,13 @@ static void release(struct span *span)
 	span_free(span, false);
 }
 
-void buffer_retire(struct span *span, struct buffer_survey survey)
+bool buffer_retire(struct span *span)
 {
 	lock_acquire(&buffers.lock);
 	span->region = NULL;
-	__atomic_store_n(&span->kind, SPAN_RETIRED, __ATOMIC_RELEASE);
-	bool is_empty = settle(span, survey);
+	bool is_retired = settle(span);
 	lock_release(&buffers.lock);
-	if (is_empty)
-		release(span);
+	return is_retired;
 }
 
 struct span *buffer_adopt(void)
@@ -286,7 +307,7 @@ struct span *buffer_adopt(void)
 	if (span && !span->is_full) {
 		list_remove(span);
 		span->resume = buffer_begin(span);
-		__atomic_store_n(&span->kind, SPAN_BUFFER, __ATOMIC_RELEASE);
+		set_kind(span, SPAN_BUFFER);
 	} else {
 		span = NULL;
 	}
@@ -302,7 +323,7 @@ static void reconsider(struct span *span)
 	lock_acquire(&buffers.lock);
 	if (span->kind == SPAN_RETIRED) {
 		list_remove(span);
-		is_empty = settle(span, buffer_survey(span));
+		is_empty = !settle(span);
 	}
 	lock_release(&buffers.lock);
 	if (is_empty)
@@ -316,9 +337,10 @@ void buffer_sweep_retired(void)
 	lock_acquire(&buffers.lock);
 	for (struct span *span = buffers.retired, *next; span; span = next) {
 		next = span->next;
-		if (buffer_survey(span).live > 0)
+		if (survey_of(span).live > 0)
 			continue;
 		list_remove(span);
+		set_kind(span, SPAN_BUFFER);
 		span->next = empty;
 		empty = span;
 	}

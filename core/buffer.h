@@ -87,17 +87,6 @@ bool buffer_next_hole(struct span *span, char *from, size_t bytes, struct hole *
  */
 bool buffer_may_have_holes(const struct span *span);
 
-/* What a buffer holds. */
-struct buffer_survey {
-	size_t live;       /* live blocks */
-	size_t room_bytes; /* in holes that buffer_next_hole would find */
-};
-
-struct buffer_survey buffer_survey(const struct span *span);
-
-/* Is there enough room in holes to be worth going through them? */
-bool buffer_has_room(const struct span *span, struct buffer_survey survey);
-
 /*
  * Ends a scope in a buffer some of whose blocks live, from fresh_lo to fresh_hi: blocks that haven't faded
  * are reclaimed, if `reclaims`, or fade; freed ones are forgotten.
@@ -108,11 +97,14 @@ struct buffer_ending {
 };
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims);
 
-/* Bytes in live blocks. */
-size_t buffer_live_bytes(const struct span *span);
+/* Live blocks that haven't faded, from fresh_lo to fresh_hi. */
+size_t buffer_count_fresh(const struct span *span);
 
-/* Gives up a buffer that holds only faded blocks: from now on it is nobody's. */
-void buffer_retire(struct span *span, struct buffer_survey survey);
+/*
+ * Gives up a buffer that holds only faded blocks: from now on it is nobody's. False: none of them lives,
+ * the buffer is still the caller's.
+ */
+bool buffer_retire(struct span *span);
 
 /* Takes over a retired buffer with room, or NULL. */
 struct span *buffer_adopt(void);

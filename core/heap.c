@@ -224,17 +224,24 @@ static void free_remote(struct heap *heap, struct span *slab, void *block)
 
 /* The slow half of free(). */
 
+/* p isn't the start of a block that was ever handed out. */
+static __attribute__((cold)) void report_no_block(const struct span *slab, const void *p, const char *call)
+{
+	size_t offset = (size_t)((const char *)p - slab->start);
+
+	report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u; ignored", call, p,
+	              offset % slab->block_bytes, slab->block_bytes);
+}
+
 static void free_in_slab(struct span *slab, void *p, const char *call)
 {
 	struct heap *heap = heap_self();
-	size_t offset = (size_t)((char *)p - slab->start);
+	uintptr_t *block = p;
 
-	if (!slab_is_block(slab, range_granule_at(p)) || offset >= (size_t)slab->extended * slab->block_bytes) {
-		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u; ignored", call,
-		              p, offset % slab->block_bytes, slab->block_bytes);
+	if ((uintptr_t)p % GRANULE_BYTES != 0 || !slab_is_block(slab, range_granule_at(p))) {
+		report_no_block(slab, p, call);
 		return;
 	}
-	uintptr_t *block = p;
 	if (block[1] == heap_freed_mark(p)) {
 		report_misuse("%s(%p): double free of a block of %u bytes; ignored", call, p, slab->block_bytes);
 		return;

@@ -175,10 +175,11 @@ static inline uintptr_t heap_freed_mark(const void *p)
 }
 
 /*
- * Does a block of this slab start at the granule of that number? The distance from the slab's start is
- * a multiple of the block's size if and only if its product with ceil(2^64 / size) is below that number
- * (Lemire, Kaser, Kurz: "Faster remainder by direct computation"). The product with the start is known
- * beforehand. (For blocks of one granule 2^64 is stored as 0, and every granule starts one.)
+ * Does a block of this slab that has ever been on the free list start at the granule of that number? With
+ * c = floor(2^64 / size) + 1, the product of c and the distance from the slab's start, modulo 2^64, is
+ * small if and only if the distance is a multiple of the size (Lemire, Kaser, Kurz: "Faster remainder by
+ * direct computation"), and then it grows with the block's number: one compare checks both. The product
+ * with the slab's own first granule is known beforehand.
  */
 static inline bool slab_is_block(const struct span *slab, size_t granule)
 {

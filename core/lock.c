@@ -1,8 +1,10 @@
 /*
- * lock.c: the three-state futex lock (Drepper, "Futexes Are Tricky", mutex 2), with an owner.
+ * lock.c: a futex lock after Drepper's "Futexes Are Tricky", mutex 2, whose word names the holder.
  *
- * The owner is written by the holder only. Another thread that reads it sees somebody else's address or
- * NULL, never its own, so the comparison in lock_before_fork() is exact although it is not ordered.
+ * Holder and lock are one word, taken and given up by one instruction: a signal handler finds the lock
+ * either held by its thread or not, and nothing in between. The kernel waits on the word's lower half,
+ * which changes whenever the word does, but for two holders whose addresses differ by a multiple of
+ * 4 GiB: then a waiter wakes up once in vain.
  */
 #include "lock.h"
 
@@ -11,45 +13,54 @@
 #include "os.h"
 
 /* Its address names the thread, and is the same in the child of a fork. */
-static _Thread_local char lock_self __attribute__((tls_model("initial-exec")));
+static _Thread_local uint64_t lock_self __attribute__((tls_model("initial-exec")));
 
-enum { LOCK_FREE, LOCK_HELD, LOCK_AWAITED };
+#define LOCK_AWAITED ((uintptr_t)1)
+#define LOCK_SPINS 100
 
-static void set_owner(struct lock *lock, const void *owner)
+static uintptr_t self(void)
 {
-	__atomic_store_n(&lock->owner, owner, __ATOMIC_RELAXED);
+	return (uintptr_t)&lock_self;
 }
 
 static bool is_mine(const struct lock *lock)
 {
-	return __atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == &lock_self;
+	return (__atomic_load_n(&lock->word, __ATOMIC_RELAXED) & ~LOCK_AWAITED) == self();
+}
+
+static bool swap(struct lock *lock, uintptr_t from, uintptr_t to)
+{
+	return __atomic_compare_exchange_n(&lock->word, &from, to, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
 bool lock_try(struct lock *lock)
 {
-	uint32_t expected = LOCK_FREE;
+	return swap(lock, 0, self());
+}
 
-	if (!__atomic_compare_exchange_n(&lock->state, &expected, LOCK_HELD, false, __ATOMIC_ACQUIRE,
-	                                 __ATOMIC_RELAXED))
-		return false;
-	set_owner(lock, &lock_self);
-	return true;
+static void pause(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#else
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+#endif
 }
 
 static __attribute__((cold, noinline)) void acquire_slow(struct lock *lock)
 {
 	/* Critical sections are short: a few looks are cheaper than a sleep. */
-	for (int spins = 0; spins < 100; spins++) {
-		if (__atomic_load_n(&lock->state, __ATOMIC_RELAXED) == LOCK_FREE && lock_try(lock))
+	for (int spins = 0; spins < LOCK_SPINS; spins++) {
+		if (__atomic_load_n(&lock->word, __ATOMIC_RELAXED) == 0 && lock_try(lock))
 			return;
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-#if defined(__x86_64__)
-		__builtin_ia32_pause();
-#endif
+		pause();
 	}
-	while (__atomic_exchange_n(&lock->state, LOCK_AWAITED, __ATOMIC_ACQUIRE) != LOCK_FREE)
-		os_wait(&lock->state, LOCK_AWAITED);
-	set_owner(lock, &lock_self);
+	/* Who has slept takes the lock as awaited: others may be sleeping still. */
+	while (!swap(lock, 0, self() | LOCK_AWAITED)) {
+		uintptr_t word = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
+		if (word != 0 && ((word & LOCK_AWAITED) || swap(lock, word, word | LOCK_AWAITED)))
+			os_wait((const uint32_t *)&lock->word, (uint32_t)(word | LOCK_AWAITED));
+	}
 }
 
 void lock_acquire(struct lock *lock)
@@ -61,9 +72,8 @@ void lock_acquire(struct lock *lock)
 void lock_release(struct lock *lock)
 {
 	assert(is_mine(lock));
-	set_owner(lock, 0);
-	if (__atomic_exchange_n(&lock->state, LOCK_FREE, __ATOMIC_RELEASE) == LOCK_AWAITED)
-		os_wake(&lock->state);
+	if (__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) & LOCK_AWAITED)
+		os_wake((const uint32_t *)&lock->word);
 }
 
 void lock_before_fork(struct lock *lock)
@@ -84,7 +94,7 @@ void lock_after_fork_in_parent(struct lock *lock)
 
 void lock_after_fork_in_child(struct lock *lock)
 {
-	/* Nobody waits in a child; a waiter's mark would only cost a needless wake. */
-	__atomic_store_n(&lock->state, LOCK_HELD, __ATOMIC_RELAXED);
+	/* Nobody waits in a child. */
+	__atomic_store_n(&lock->word, self(), __ATOMIC_RELAXED);
 	lock_after_fork_in_parent(lock);
 }

@@ -6,8 +6,8 @@
  * the thread already holds, and the handlers after the fork leave it held. Everywhere else a thread
  * never takes a lock twice.
  *
- * Order: heaps before pool before reservation. Nothing is called with a lock held that could run code
- * of the host program.
+ * Order: statistics, shared heap, heaps, buffers, pool, reservation. Nothing is called with a lock held
+ * that could run code of the host program.
  */
 #ifndef LIBREGION_LOCK_H
 #define LIBREGION_LOCK_H
@@ -16,9 +16,8 @@
 #include <stdint.h>
 
 struct lock {
-	uint32_t state;      /* 0 free, 1 held, 2 held and somebody may be waiting */
+	uintptr_t word;       /* 0, or an address that only the holder has; bit 0: somebody may be waiting */
 	uint32_t fork_passes; /* forks that found the lock held by their own thread */
-	const void *owner;   /* an address that only the holding thread has; NULL when free */
 };
 
 void lock_acquire(struct lock *lock);

@@ -20,6 +20,9 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
+/* Above what programs number their descriptors from. */
+#define KEPT_FD_MIN 200
+
 /* A system call that keeps errno; the result is -1 on failure. */
 #define raw_call(...) \
 	__extension__({ \
@@ -212,6 +215,13 @@ int os_create(const char *path)
 void os_close(int fd)
 {
 	raw_call(SYS_close, fd);
+}
+
+int os_keep_fd(int fd)
+{
+	long kept = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, KEPT_FD_MIN);
+
+	return kept < 0 ? fd : (int)kept;
 }
 
 size_t os_read_file(const char *path, char *out, size_t capacity)

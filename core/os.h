@@ -63,6 +63,9 @@ void os_write(int fd, const char *text, size_t bytes);
 int os_create(const char *path);
 void os_close(int fd);
 
+/* A second descriptor, out of the way, for the same open file; or `fd` itself where there is none. */
+int os_keep_fd(int fd);
+
 /* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
 size_t os_read_file(const char *path, char *out, size_t capacity);
 

@@ -34,7 +34,8 @@ static void set_direct(struct heap *heap, unsigned class)
 
 	if (last > HEAP_DIRECT_MAX)
 		return;
-	for (size_t i = class ? (class_bytes(class - 1) >> GRANULE_SHIFT) + 1 : 0; i <= last >> GRANULE_SHIFT; i++)
+	size_t i = class > 0 ? (class_bytes(class - 1) >> GRANULE_SHIFT) + 1 : 0;
+	for (; i <= last >> GRANULE_SHIFT; i++)
 		heap->direct[i] = first ? first : &range.spans[0];
 }
 
@@ -78,7 +79,15 @@ static void queue_append(struct heap *heap, struct span *slab)
 		set_direct(heap, slab->class);
 }
 
-/* Links about a page of blocks that were never used before into the list. False: there are none. */
+/* Puts a block that has never been handed out on the list; it looks freed. */
+static void put_fresh(struct span *slab, char *block)
+{
+	((uintptr_t *)block)[0] = (uintptr_t)slab->free;
+	((uintptr_t *)block)[1] = heap_freed_mark(block);
+	slab->free = block;
+}
+
+/* Puts about a page of blocks that were never used before on the list. False: there are none. */
 static bool slab_extend(struct span *slab)
 {
 	uint32_t left = slab->capacity - slab->extended;
@@ -87,13 +96,20 @@ static bool slab_extend(struct span *slab)
 	if (left == 0)
 		return false;
 	count = count == 0 ? 1 : count < left ? count : left;
-	char *block = slab->start + (size_t)slab->extended * slab->block_bytes;
-	slab->free = block;
-	for (uint32_t i = 1; i < count; i++, block += slab->block_bytes)
-		*(void **)block = block + slab->block_bytes;
-	*(void **)block = NULL;
+	/* Backwards, so that they are handed out forwards. */
+	for (uint32_t i = count; i-- > 0;)
+		put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
 	slab->extended += count;
+	slab->most_product = (slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT) * slab->reciprocal;
 	return true;
+}
+
+/* floor(2^64 / n) + 1. */
+static uint64_t reciprocal_of(uint64_t n)
+{
+	uint64_t floor = UINT64_MAX / n + (UINT64_MAX % n == n - 1);
+
+	return floor + 1;
 }
 
 static struct span *slab_create(struct heap *heap, unsigned class)
@@ -105,8 +121,7 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 		return NULL;
 	slab->class = (uint8_t)class;
 	slab->block_bytes = (uint32_t)block_bytes;
-	slab->reciprocal = UINT64_MAX / (block_bytes >> GRANULE_SHIFT) + 1;
-	slab->most_product = slab->reciprocal - 1;
+	slab->reciprocal = reciprocal_of(block_bytes >> GRANULE_SHIFT);
 	slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
 	/* From here on any thread may free into it, once it has a block of it. */

@@ -228,10 +228,10 @@ static struct span *run_take(size_t slices)
 	return run;
 }
 
-/* The first multiple of `align_slices` in a run. */
+/* Slices from a run's start to the first address in it that is a multiple of `align_slices` slices. */
 static size_t slices_to_align(const struct span *run, size_t align_slices)
 {
-	return -first_slice(run) & (align_slices - 1);
+	return -((uintptr_t)run->start >> SLICE_SHIFT) & (align_slices - 1);
 }
 
 /* Cuts the slices before `skip` off a run that is in no list, and makes them a free run. */
@@ -357,12 +357,14 @@ static struct span *take_old_run(uint32_t now_ms, uint32_t age_ms)
 	return NULL;
 }
 
-static void purge_run(struct span *run)
+/* False: the kernel won't take the pages, which the program may have locked. */
+static bool purge_run(struct span *run)
 {
-	os_purge(run->start, span_bytes(run));
-	if (run->has_map)
-		os_purge(range_map_of(run->start), span_bytes(run) >> GRANULE_SHIFT);
-	run->has_map = false;
+	if (!os_purge(run->start, span_bytes(run)))
+		return false;
+	if (run->has_map && os_purge(range_map_of(run->start), span_bytes(run) >> GRANULE_SHIFT))
+		run->has_map = false;
+	return true;
 }
 
 size_t span_pool_decay(bool all)
@@ -376,12 +378,14 @@ size_t span_pool_decay(bool all)
 		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
 		if (!run)
 			break;
-		bytes += span_bytes(run);
 		/* The run is in no list and no slice leads to it, so nobody can want it meanwhile. */
 		lock_release(&pool.lock);
-		purge_run(run);
+		bool is_purged = purge_run(run);
 		lock_acquire(&pool.lock);
-		run_insert(run, SPAN_FREE_CLEAN, 0);
+		bytes += is_purged ? span_bytes(run) : 0;
+		run_insert(run, is_purged ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
+		if (!is_purged)
+			break;
 	}
 	lock_release(&pool.lock);
 	return bytes;

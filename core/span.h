@@ -43,9 +43,9 @@ struct span {
 	void *free;              /* slab: list of free blocks, linked through their first word */
 	union {
 		struct {
-			uint64_t reciprocal;    /* slab: ceil(2^64 / granules of a block); see heap.h */
-			uint64_t most_product;  /* slab: reciprocal - 1 */
-			uint64_t start_product; /* slab: the number of its first granule, times reciprocal */
+			uint64_t reciprocal;    /* slab: floor(2^64 / granules of a block) + 1; see heap.h */
+			uint64_t most_product;  /* slab: the last block's distance from the start, times that */
+			uint64_t start_product; /* slab: the number of its first granule, times that */
 		};
 		struct {
 			char *fresh_lo, *fresh_hi; /* buffer: where the open scope has bumped in it */

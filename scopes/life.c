@@ -4,13 +4,21 @@
 #include "scope.h"
 #include "scopes.h"
 
+enum start_state { NOT_STARTED, STARTING, STARTED };
+
+static struct life {
+	int state;              /* enum start_state */
+	heap_hook *birth_hook;  /* of the layer above */
+} life;
+
 struct scope *scopes_first_use(void)
 {
-	/* Before the shim has started us there is nothing to make a heap from. */
-	return range.base && heap_make() ? scope_top(heap_self()) : NULL;
+	return scopes_start() && heap_make() ? scope_top(heap_self()) : NULL;
 }
 
-bool scopes_start(void)
+static void scopes_thread_begin(struct heap *heap);
+
+static bool start(void)
 {
 	options_read();
 	if (!range_init(options.heap_range_bytes))
@@ -19,7 +27,32 @@ bool scopes_start(void)
 	span_pool_set_decay_ms((uint32_t)options.decay_ms);
 	buffer_set_cache_bytes(options.cache_bytes);
 	policy_start();
+	stats_start();
+	heap_set_birth_hook(scopes_thread_begin);
 	return true;
+}
+
+static __attribute__((cold, noinline)) bool start_slow(void)
+{
+	int expected = NOT_STARTED;
+
+	/* There is one thread this early; if it comes by again from inside, there is nothing to be had. */
+	if (!__atomic_compare_exchange_n(&life.state, &expected, STARTING, false, __ATOMIC_ACQUIRE,
+	                                 __ATOMIC_ACQUIRE))
+		return expected == STARTED;
+	bool is_started = start();
+	__atomic_store_n(&life.state, is_started ? STARTED : NOT_STARTED, __ATOMIC_RELEASE);
+	return is_started;
+}
+
+bool scopes_start(void)
+{
+	return __atomic_load_n(&life.state, __ATOMIC_ACQUIRE) == STARTED || start_slow();
+}
+
+void scopes_set_birth_hook(heap_hook *hook)
+{
+	life.birth_hook = hook;
 }
 
 static struct thread *make_thread(struct heap *heap)
@@ -32,18 +65,16 @@ static struct thread *make_thread(struct heap *heap)
 	thread->base.thread = thread;
 	thread->base.frame = UINTPTR_MAX;
 	thread->base.inline_granules = HEAP_DIRECT_GRANULES;
-	thread->base.region.policy = &default_policy;
-	thread->base.region.counters = stats_of(thread, default_policy.name);
+	thread->base.region.policy = &policies.by_default;
+	thread->base.region.counters = stats_of(thread, policies.by_default.name);
 	thread->base.inner = &scope_no_record;
 	return thread->base.region.counters ? thread : NULL;
 }
 
-void scopes_thread_begin(struct heap *heap)
+static void begin_scopes(struct heap *heap)
 {
 	struct thread *thread = heap->upper;
 
-	if (options.disable)
-		return;
 	if (!thread)
 		heap->upper = thread = make_thread(heap);
 	if (!thread)
@@ -55,6 +86,15 @@ void scopes_thread_begin(struct heap *heap)
 		                 &(struct region_options){.name = "thread"});
 }
 
+/* A thread has got its heap. */
+static void scopes_thread_begin(struct heap *heap)
+{
+	if (!options.disable)
+		begin_scopes(heap);
+	if (life.birth_hook)
+		life.birth_hook(heap);
+}
+
 void scopes_thread_end(struct heap *heap)
 {
 	struct thread *thread = heap->upper;
@@ -64,6 +104,7 @@ void scopes_thread_end(struct heap *heap)
 	while (scope_top(heap) != &thread->base)
 		scope_end_top(thread);
 	scopes_trim(heap);
+	stats_thread_ends(thread);
 }
 
 void scopes_trim(struct heap *heap)
@@ -83,5 +124,27 @@ void scopes_trim(struct heap *heap)
 
 void scopes_finish(void)
 {
+	struct scope *top = scope_top(heap_self());
+
+	if (top)
+		region_count_open(top->thread);
 	stats_write();
+}
+
+void scopes_before_fork(void)
+{
+	lock_before_fork(stats_lock());
+	heap_before_fork();
+}
+
+void scopes_after_fork_in_parent(void)
+{
+	heap_after_fork_in_parent();
+	lock_after_fork_in_parent(stats_lock());
+}
+
+void scopes_after_fork_in_child(void)
+{
+	heap_after_fork_in_child();
+	lock_after_fork_in_child(stats_lock());
 }

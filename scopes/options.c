@@ -68,7 +68,7 @@ static int next_word(const char **words, const char **word)
 
 static bool parse_number(const char *text, bool has_suffix, uint64_t *value)
 {
-	static const char suffixes[] = "kMGT";
+	static const char suffixes[] = "kmgt";
 	uint64_t n = 0;
 
 	if (*text < '0' || *text > '9')
@@ -77,7 +77,7 @@ static bool parse_number(const char *text, bool has_suffix, uint64_t *value)
 		if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*text - '0'), &n))
 			return false;
 	if (has_suffix && *text) {
-		const char *suffix = strchr(suffixes, *text == 'K' ? 'k' : *text == 'm' ? 'M' : *text == 'g' ? 'G' : *text);
+		const char *suffix = strchr(suffixes, *text | 0x20);
 		if (!suffix)
 			return false;
 		unsigned shift = 10 * (unsigned)(suffix - suffixes + 1);
@@ -85,6 +85,7 @@ static bool parse_number(const char *text, bool has_suffix, uint64_t *value)
 			return false;
 		n <<= shift;
 		text++;
+		/* "64KiB" and "64kb" are sizes, too. */
 		text += *text == 'i';
 		text += *text == 'B' || *text == 'b';
 	}
@@ -253,7 +254,7 @@ static void read_environ(char **environment)
 /* Before libc is set up. A window is enough: options past it are read by nobody, which is reported. */
 static void read_proc(void)
 {
-	static char window[32 << 10];
+	char window[32 << 10];
 	size_t n = os_read_file("/proc/self/environ", window, sizeof(window) - 1);
 
 	window[n] = '\0';
@@ -279,26 +280,21 @@ void options_read(void)
 		read_proc();
 }
 
-void options_print(void)
+static void print_value(const struct option_row *row)
 {
-	for (size_t i = 0; i < ROW_COUNT; i++) {
-		char value[VALUE_BYTES];
+	char value[VALUE_BYTES];
+	uint64_t number = row->type == OPTION_TEXT ? 0 : *number_of(row);
 
-		report("%s%s=%s", OPTION_PREFIX, rows[i].name,
-		       value_text(&rows[i], *number_of(&rows[i]), value, sizeof(value)));
-		report("    %s", rows[i].help);
-		print_expected(&rows[i], "    takes ", "");
-	}
+	report("%s%s=%s", OPTION_PREFIX, row->name, value_text(row, number, value, sizeof(value)));
 }
 
-void options_print_changed(void)
+void options_print(bool with_help)
 {
 	for (size_t i = 0; i < ROW_COUNT; i++) {
-		char value[VALUE_BYTES];
-		bool is_text = rows[i].type == OPTION_TEXT;
-
-		if (is_text ? *text_of(&rows[i]) != '\0' : *number_of(&rows[i]) != rows[i].value)
-			report("%s%s=%s", OPTION_PREFIX, rows[i].name,
-			       value_text(&rows[i], is_text ? 0 : *number_of(&rows[i]), value, sizeof(value)));
+		print_value(&rows[i]);
+		if (!with_help)
+			continue;
+		report("    %s", rows[i].help);
+		print_expected(&rows[i], "    takes ", "");
 	}
 }

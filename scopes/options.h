@@ -38,7 +38,7 @@
 	  "milliseconds that freed memory stays before it goes back to the system") \
 	X(stats, "STATS", TEXT, 0, 0, 0, "1, json, prometheus, or a file name; %p is the process id", \
 	  "statistics at exit, on stderr or to a file (.json and .prom by their ending)") \
-	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, library and options in force at start") \
+	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, path and options in force at start") \
 	X(on_error, "ON_ERROR", CHOICE, 0, 0, 0, "abort report", \
 	  "what follows the report of a misuse: abort(), or the program runs on") \
 	X(disable, "DISABLE", SWITCH, 0, 0, 1, "", "scopes are plain calls") \
@@ -64,10 +64,7 @@ extern struct options options __attribute__((visibility("hidden")));
 /* Reads the environment, once, at start. Bad values and unknown names are reported. */
 void options_read(void);
 
-/* Prints the table with the values in force on stderr. */
-void options_print(void);
-
-/* Prints one line for each option that isn't at its default. */
-void options_print_changed(void);
+/* Prints every option with the value in force on stderr, and what it is for and takes. */
+void options_print(bool with_help);
 
 #endif

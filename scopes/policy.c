@@ -4,7 +4,7 @@
  */
 #include "scope.h"
 
-struct policy default_policy;
+struct policies policies;
 
 /* A hole of a buffer holds the largest block even after alignment to its size. */
 static void fit_max_block(struct policy *policy)
@@ -18,17 +18,16 @@ static void fit_max_block(struct policy *policy)
 /* An operator's word is over the program's; what isn't there yet is said once. */
 static enum region_fade fade_of(enum region_fade asked)
 {
-	static bool is_reported;
 	enum region_fade fade = options.fade != REGION_FADE_DEFAULT ? (enum region_fade)options.fade : asked;
 
-	if (fade == REGION_FADE_REACHABLE && !__atomic_exchange_n(&is_reported, true, __ATOMIC_RELAXED))
+	if (fade == REGION_FADE_REACHABLE && !__atomic_exchange_n(&policies.has_reported, true, __ATOMIC_RELAXED))
 		report("fade policy \"reachable\" isn't there yet; using \"unfreed\"");
 	return fade == REGION_FADE_NONE ? REGION_FADE_NONE : REGION_FADE_UNFREED;
 }
 
 void policy_start(void)
 {
-	default_policy = (struct policy){
+	policies.by_default = (struct policy){
 		.name = "scope",
 		.fade = fade_of(REGION_FADE_DEFAULT),
 		.size_log2 = buffer_size_log2(options.buffer_bytes),
@@ -36,12 +35,12 @@ void policy_start(void)
 		.limit_bytes = options.limit_bytes ? options.limit_bytes : SIZE_MAX,
 		.max_block_bytes = options.max_block_bytes,
 	};
-	fit_max_block(&default_policy);
+	fit_max_block(&policies.by_default);
 }
 
 void policy_set(struct policy *policy, const struct region_options *given)
 {
-	*policy = default_policy;
+	*policy = policies.by_default;
 	if (!given)
 		return;
 	if (given->name)

@@ -5,7 +5,7 @@
  * When the current hole is used up the next one is looked for, cheapest first:
  *
  *   1. further on in the same buffer;
- *   2. in the region's other buffers, if as much as half of what it holds was taken since it last
+ *   2. in the region's other buffers, if it has bumped through half as much as it holds since it last
  *      looked there: so looking costs a bounded share, and a scope with churn stays near its live size;
  *   3. in the buffer with survivors that the thread kept from an earlier scope;
  *   4. an empty buffer from the thread's cache;
@@ -50,6 +50,7 @@ static void leave_hole(struct heap *heap, struct region *region)
 		span->fresh_hi = heap->cursor;
 	/* Modulo 2^64: a cursor that went back into the hole before takes off what was added there. */
 	region->bumped_bytes += (size_t)(heap->cursor - region->extent);
+	region->unswept_bytes += (size_t)(heap->cursor - region->extent);
 	region->extent = heap->cursor;
 }
 
@@ -77,7 +78,6 @@ static void push_buffer(struct region *region, struct span *span)
 	span->next = region->buffers;
 	region->buffers = span;
 	region->held_bytes += span_bytes(span);
-	region->unswept_bytes += span_bytes(span);
 	stats_max(&region->counters->stats.peak_bytes, region->held_bytes);
 }
 
@@ -179,8 +179,11 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 		return NULL;
 	heap->cursor = heap->limit = region->extent = NULL;
 	span = buffer_make(heap, policy->size_log2, policy->buffer_count);
-	if (!span)
-		return &stats->heap_no_buffer;
+	if (!span) {
+		/* Before memory is said to be out, whatever was freed is looked for. */
+		region->unswept_bytes = region->held_bytes;
+		return sweep(heap, region, bytes) ? NULL : &stats->heap_no_buffer;
+	}
 	stats_add(&stats->buffers_made, 1);
 	enter_empty(heap, region, span);
 	return NULL;
@@ -222,8 +225,11 @@ static void *alloc_own_buffer(struct thread *thread, struct region *region, size
 
 static void *from_heap(uint64_t *reason, size_t size, size_t align)
 {
-	stats_add(reason, 1);
-	return align > GRANULE_BYTES ? heap_alloc_aligned(align, size) : heap_alloc(size);
+	void *p = align > GRANULE_BYTES ? heap_alloc_aligned(align, size) : heap_alloc(size);
+
+	if (p)
+		stats_add(reason, 1);
+	return p;
 }
 
 void *region_alloc(struct thread *thread, size_t size, size_t align)
@@ -262,12 +268,8 @@ static void put_empty(struct thread *thread, struct span *span)
 /* A buffer with survivors that no thread goes on in. */
 static void settle(struct thread *thread, struct span *span)
 {
-	struct buffer_survey survey = buffer_survey(span);
-
-	if (survey.live == 0)
+	if (!buffer_retire(span))
 		put_empty(thread, span);
-	else
-		buffer_retire(span, survey);
 }
 
 /*
@@ -358,6 +360,33 @@ void region_close(struct thread *thread, struct region *region)
 	region->buffers = NULL;
 	if (thread->partial && !thread->has_faded)
 		region_settle_partial(thread);
+}
+
+static void count_open(struct region *region)
+{
+	struct region_stats *stats = &region->counters->stats;
+
+	for (struct span *span = region->buffers; span; span = span->next) {
+		size_t blocks = granule_count(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi)).blocks;
+		size_t live = buffer_count_fresh(span);
+		stats_add(&stats->blocks_allocated, blocks);
+		stats_add(&stats->blocks_freed, blocks > live ? blocks - live : 0);
+	}
+	stats_add(&stats->bytes_allocated, region->bumped_bytes);
+	stats_max(&stats->peak_bytes, region->held_bytes);
+}
+
+void region_count_open(struct thread *thread)
+{
+	struct heap *heap = thread->heap;
+	struct scope *scope = scope_top(heap);
+
+	region_harvest(heap, &scope->region);
+	if (scope_is_open(scope))
+		leave_hole(heap, &scope->region);
+	for (; scope != &thread->base; scope = scope->outer)
+		if (scope_is_open(scope))
+			count_open(&scope->region);
 }
 
 void region_settle_partial(struct thread *thread)

@@ -128,7 +128,8 @@ REGION_API const char *region_name_of(const void *p);
 /*
  * Statistics, one line each: X(member, unit, help). A total is the sum over threads and scopes, except
  * peak_bytes, which is the largest. Counted at the edges of scopes and buffers, never on the hot path,
- * so what an open scope has done shows when it ends.
+ * so what an open scope has done shows when it ends. Under the policy `none` nobody looks at what is
+ * reclaimed: blocks are then counted only if LIBREGION_STATS is set.
  */
 #define REGION_STATS_MAP(X) \
 	X(scopes_entered, "scopes", "scopes entered") \
@@ -188,17 +189,22 @@ REGION_API const char *region_version(void);
 #endif
 
 /*
- * REGION_SCOPE("name") { ... }, in C (region.hpp has a class for C++): a block that is a scope, left by any way out of it: the end, break,
- * return, goto, and an exception where the code is compiled with -fexceptions (C++ always). `break`
- * leaves the block. Needs the cleanup attribute of gcc and clang.
+ * REGION_SCOPE("name") { ... }, in C (region.hpp has a class for C++): a block that is a scope, left by any
+ * way out of it: the end, break, return, goto, and an exception where the code is compiled with
+ * -fexceptions. `break` leaves the block. Needs the cleanup attribute of gcc and clang.
  */
 #ifndef __cplusplus
 #define REGION_SCOPE(name_) REGION_SCOPE_WITH(.name = (name_))
 #define REGION_SCOPE_WITH(...) \
-	for (struct region_scope region_scope_ __attribute__((cleanup(region_scope_end_))) = \
-	         region_scope_begin_(&region_scope_, &(const struct region_options){__VA_ARGS__}), \
-	         *region_once_ = &region_scope_; \
-	     region_once_; region_once_ = NULL)
+	REGION_SCOPE_(REGION_PASTE_(region_scope_, __LINE__), REGION_PASTE_(region_once_, __LINE__), \
+	              __VA_ARGS__)
+#define REGION_SCOPE_(scope_, once_, ...) \
+	for (struct region_scope scope_ __attribute__((cleanup(region_scope_end_))) = \
+	         region_scope_begin_(&scope_, &(const struct region_options){__VA_ARGS__}), \
+	         *once_ = &scope_; \
+	     once_; once_ = NULL)
+#define REGION_PASTE_(a, b) REGION_PASTE_2_(a, b)
+#define REGION_PASTE_2_(a, b) a##b
 
 static inline struct region_scope region_scope_begin_(struct region_scope *scope,
                                                       const struct region_options *given)

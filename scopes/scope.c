@@ -83,14 +83,14 @@ static bool is_same(const struct region_options *a, const struct region_options 
 static inline bool is_ready(const struct scope *scope, const struct region_options *given)
 {
 	if (!given)
-		return scope->ready == &default_policy;
+		return scope->ready == &policies.by_default;
 	return scope->ready == &scope->own_policy && is_same(&scope->given, given);
 }
 
 /* Makes a record fit the options. */
 static void prepare(struct scope *scope, const struct region_options *given)
 {
-	const struct policy *policy = &default_policy;
+	const struct policy *policy = &policies.by_default;
 
 	region_unprepare(scope->thread, &scope->region);
 	if (given) {
@@ -188,6 +188,8 @@ static __attribute__((noinline)) void close_top(struct thread *thread)
 {
 	struct scope *scope = scope_top(thread->heap);
 
+	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
+	scope->frame = UINTPTR_MAX;
 	run_exit_calls(thread, scope);
 	if (scope_is_open(scope)) {
 		region_close(thread, &scope->region);
@@ -310,11 +312,9 @@ void region_do_with(const struct region_options *given, void (*fn)(void *), void
 void region_ignore(void (*fn)(void *), void *arg)
 {
 	uintptr_t frame = this_stack_pointer();
-	struct scope *outer = scope_top(heap_self());
 
 	UNWIND_THROUGH;
-	/* Outside every scope there is nothing to leave. */
-	struct scope *scope = outer && scope_is_open(outer) ? next_record(frame, NULL) : NULL;
+	struct scope *scope = next_record(frame, NULL);
 	if (scope) {
 		struct heap *heap = scope->thread->heap;
 
@@ -330,7 +330,12 @@ void region_enter_with(struct region_scope *handle, const struct region_options 
 {
 	uintptr_t sp = this_stack_pointer(), at = (uintptr_t)handle;
 	struct scope *outer = scope_top(heap_self());
-	bool is_on_stack = outer && at >= sp && scope_is_own_stack(outer->thread, at);
+
+	if (!outer)
+		outer = scopes_first_use();
+	/* Asked with sp first: whose answer is kept is the stack's. */
+	bool is_on_stack = outer && at >= sp && scope_is_own_stack(outer->thread, sp) &&
+	                   scope_is_own_stack(outer->thread, at);
 	struct scope *scope = enter(sp, is_on_stack ? at : UINTPTR_MAX, given);
 
 	*handle = (struct region_scope){.record = scope};

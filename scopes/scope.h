@@ -42,7 +42,7 @@ struct region {
 	struct counters *counters;
 	struct span *sweep;      /* the next buffer to look for holes in, or NULL */
 	size_t held_bytes;       /* of its buffers */
-	size_t unswept_bytes;    /* of buffers taken since it last looked for holes */
+	size_t unswept_bytes;    /* bumped since it last looked for holes in its other buffers */
 	size_t bumped_bytes;     /* in holes left so far */
 	size_t kept_bytes;       /* of blocks that region_keep() has marked */
 };
@@ -97,8 +97,10 @@ static inline struct thread *scope_thread(struct heap *heap)
 	return heap->upper;
 }
 
-/* What the options say, for scopes without any of their own. Constant after start. */
-extern struct policy default_policy __attribute__((visibility("hidden")));
+extern struct policies {
+	struct policy by_default; /* what the environment says; constant after start */
+	bool has_reported;        /* that there is no `reachable` yet */
+} policies __attribute__((visibility("hidden")));
 
 /* policy.c: what given options ask for: over the process's default, and LIBREGION_FADE over both. */
 void policy_start(void);
@@ -117,6 +119,9 @@ void region_close(struct thread *thread, struct region *region);
 
 /* Gives up the buffer that the thread keeps for the next scope's survivors. */
 void region_settle_partial(struct thread *thread);
+
+/* Counts what the thread's open scopes have done so far, where the process ends inside them. */
+void region_count_open(struct thread *thread);
 
 /* A block for the thread's current region, by the slow path; or from the general heap. */
 void *region_alloc(struct thread *thread, size_t size, size_t align);

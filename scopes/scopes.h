@@ -16,12 +16,19 @@
 
 struct heap;
 
-/* Reads the options and sets up core and scopes. False: no memory to be had at all. Once. */
+/* Have options been read and core and scopes set up, or can they be now? False: no memory at all. */
 bool scopes_start(void);
 
-/* A thread has got its heap; a thread is about to lose it. */
-void scopes_thread_begin(struct heap *heap);
+/* Sets what is called after a thread has got its heap. Once, before there are other threads. */
+void scopes_set_birth_hook(void (*hook)(struct heap *heap));
+
+/* A thread is about to lose its heap. */
 void scopes_thread_end(struct heap *heap);
+
+/* Around fork(). */
+void scopes_before_fork(void);
+void scopes_after_fork_in_parent(void);
+void scopes_after_fork_in_child(void);
 
 /* Gives back what the calling thread, whose heap this is, keeps ready for scopes to come. */
 void scopes_trim(struct heap *heap);

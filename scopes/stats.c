@@ -14,21 +14,40 @@
 #include "scope.h"
 #include "scopes.h"
 
-struct counters *stats_of(struct thread *thread, const char *name)
+static struct stats {
+	struct lock lock;
+	struct counters *ended; /* of threads that have ended, by name */
+	int fd;                 /* where they go at exit, if that isn't a file */
+} stats_state = {.fd = 2};
+
+struct lock *stats_lock(void)
+{
+	return &stats_state.lock;
+}
+
+/* The set of a name in a list, made if need be; NULL: out of memory. */
+static struct counters *set_in(struct counters **list, const char *name)
 {
 	struct counters *set;
 
-	for (set = thread->all_counters; set; set = set->next)
+	for (set = *list; set; set = set->next)
 		if (set->name == name || strcmp(set->name, name) == 0)
 			return set;
 	set = range_meta_alloc(sizeof(*set));
-	/* Without memory for a set of its own, what the scope does counts for the default one. */
 	if (!set)
-		return thread->base.region.counters;
+		return NULL;
 	set->name = name;
-	set->next = thread->all_counters;
-	__atomic_store_n(&thread->all_counters, set, __ATOMIC_RELEASE);
+	set->next = *list;
+	__atomic_store_n(list, set, __ATOMIC_RELEASE);
 	return set;
+}
+
+struct counters *stats_of(struct thread *thread, const char *name)
+{
+	struct counters *set = set_in(&thread->all_counters, name);
+
+	/* Without memory for a set of its own, what the scope does counts for the default one. */
+	return set ? set : thread->base.region.counters;
 }
 
 /* Sums. */
@@ -46,18 +65,35 @@ static void add_set(struct region_stats *sum, const struct counters *set)
 		sum->peak_bytes = peak;
 }
 
-/* Adds a thread's sets, all of them or those of one name; how many there were. */
-static size_t add_thread(struct region_stats *sum, const struct thread *thread, const char *name)
+/* Adds the sets of a list, all of them or those of one name; how many there were. */
+static size_t add_list(struct region_stats *sum, struct counters *const *list, const char *name)
 {
 	size_t count = 0;
-	const struct counters *set = thread ? __atomic_load_n(&thread->all_counters, __ATOMIC_ACQUIRE) : NULL;
 
-	for (; set; set = set->next)
+	for (const struct counters *set = __atomic_load_n(list, __ATOMIC_ACQUIRE); set; set = set->next)
 		if (!name || strcmp(set->name, name) == 0) {
 			add_set(sum, set);
 			count++;
 		}
 	return count;
+}
+
+static size_t add_thread(struct region_stats *sum, const struct thread *thread, const char *name)
+{
+	return thread ? add_list(sum, &thread->all_counters, name) : 0;
+}
+
+void stats_thread_ends(struct thread *thread)
+{
+	lock_acquire(&stats_state.lock);
+	for (struct counters *set = thread->all_counters; set; set = set->next) {
+		struct counters *total = set_in(&stats_state.ended, set->name);
+		if (!total)
+			continue;
+		add_set(&total->stats, set);
+		set->stats = (struct region_stats){0};
+	}
+	lock_release(&stats_state.lock);
 }
 
 static void add_now(struct region_stats *sum)
@@ -70,10 +106,13 @@ static void add_now(struct region_stats *sum)
 
 static size_t add_all(struct region_stats *sum, const char *name)
 {
-	size_t count = 0;
+	size_t count;
 
+	lock_acquire(&stats_state.lock);
+	count = add_list(sum, &stats_state.ended, name);
 	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap)
 		count += add_thread(sum, heap->upper, name);
+	lock_release(&stats_state.lock);
 	return count;
 }
 
@@ -145,21 +184,39 @@ static void put_quoted(struct writer *out, const char *name)
 	put(out, "\"");
 }
 
-/* Calls fn once for each name that some scope was entered under. */
-static void for_each_name(struct writer *out, void (*fn)(struct writer *, const char *, const struct region_stats *))
+/* Has a list that is looked at before `stop` a set of that name? */
+static bool is_seen_before(const struct thread *stop, const char *name)
 {
+	struct region_stats unused = {0};
+
+	if (add_list(&unused, &stats_state.ended, name) > 0)
+		return true;
+	for (struct heap *heap = heap_all(); heap && heap->upper != stop; heap = heap->next_heap)
+		if (add_thread(&unused, heap->upper, name) > 0)
+			return true;
+	return false;
+}
+
+typedef void put_set(struct writer *out, const char *name, const struct region_stats *stats, size_t member);
+
+static void put_one(struct writer *out, put_set *fn, const char *name, size_t member)
+{
+	struct region_stats sum;
+
+	if (region_stats_read_scope(name, &sum) == 0)
+		fn(out, name, &sum, member);
+}
+
+/* Calls fn once for each name that some scope was entered under. */
+static void for_each_name(struct writer *out, put_set *fn, size_t member)
+{
+	for (struct counters *set = stats_state.ended; set; set = set->next)
+		put_one(out, fn, set->name, member);
 	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap) {
 		struct thread *thread = heap->upper;
-		for (struct counters *set = thread ? thread->all_counters : NULL; set; set = set->next) {
-			struct region_stats sum;
-			bool is_first = true;
-
-			/* The first heap in the list that has the name speaks for all. */
-			for (struct heap *before = heap_all(); is_first && before != heap; before = before->next_heap)
-				is_first = add_thread(&(struct region_stats){0}, before->upper, set->name) == 0;
-			if (is_first && region_stats_read_scope(set->name, &sum) == 0)
-				fn(out, set->name, &sum);
-		}
+		for (struct counters *set = thread ? thread->all_counters : NULL; set; set = set->next)
+			if (!is_seen_before(thread, set->name))
+				put_one(out, fn, set->name, member);
 	}
 }
 
@@ -168,8 +225,9 @@ static unsigned long long percent_of(uint64_t part, uint64_t whole)
 	return whole ? part * 100 / whole : 0;
 }
 
-static void text_set(struct writer *out, const char *name, const struct region_stats *stats)
+static void text_set(struct writer *out, const char *name, const struct region_stats *stats, size_t unused)
 {
+	(void)unused;
 	put(out, "libregion: scope \"%.200s\":\n", name);
 #define PUT(member, unit, help) \
 	if (stats->member) \
@@ -195,7 +253,7 @@ static void write_text(struct writer *out)
 
 	region_stats_read(&stats);
 	text_now(out, &stats);
-	for_each_name(out, text_set);
+	for_each_name(out, text_set, 0);
 }
 
 static void json_members(struct writer *out, const struct region_stats *stats)
@@ -206,8 +264,9 @@ static void json_members(struct writer *out, const struct region_stats *stats)
 	put(out, "\"share_faded_percent\": %llu", percent_of(stats->blocks_faded, stats->blocks_allocated));
 }
 
-static void json_set(struct writer *out, const char *name, const struct region_stats *stats)
+static void json_set(struct writer *out, const char *name, const struct region_stats *stats, size_t unused)
 {
+	(void)unused;
 	put(out, ",\n    {\"name\": ");
 	put_quoted(out, name);
 	put(out, ", ");
@@ -247,18 +306,33 @@ static void write_json(struct writer *out)
 	put(out, "],\n  \"scopes\": [\n    {\"name\": null, ");
 	json_members(out, &stats);
 	put(out, "}");
-	for_each_name(out, json_set);
+	for_each_name(out, json_set, 0);
 	put(out, "]\n}\n");
 }
 
-static void prometheus_set(struct writer *out, const char *name, const struct region_stats *stats)
+static const struct metric {
+	const char *name, *help;
+	size_t offset; /* in struct region_stats */
+} metrics[] = {
+#define METRIC(member, unit, help) {#member, help, offsetof(struct region_stats, member)},
+	REGION_STATS_MAP(METRIC)
+#undef METRIC
+};
+
+static void prometheus_sample(struct writer *out, const char *name, const struct region_stats *stats,
+                              size_t member)
 {
-#define PUT(member, unit, help) \
-	put(out, "libregion_%s{scope=", #member); \
-	put_quoted(out, name); \
-	put(out, "} %llu\n", (unsigned long long)stats->member);
-	REGION_STATS_MAP(PUT)
-#undef PUT
+	uint64_t value;
+
+	memcpy(&value, (const char *)stats + metrics[member].offset, sizeof(value));
+	put(out, "libregion_%s{scope=", metrics[member].name);
+	put_quoted(out, name);
+	put(out, "} %llu\n", (unsigned long long)value);
+}
+
+static void prometheus_head(struct writer *out, const char *name, const char *help, const char *type)
+{
+	put(out, "# HELP libregion_%s %s\n# TYPE libregion_%s %s\n", name, help, name, type);
 }
 
 static void write_prometheus(struct writer *out)
@@ -266,16 +340,15 @@ static void write_prometheus(struct writer *out)
 	struct region_stats stats;
 
 	region_stats_read(&stats);
-#define PUT(member, unit, help) \
-	put(out, "# HELP libregion_%s %s\n# TYPE libregion_%s %s\n", #member, help, #member, \
-	    strcmp(#member, "peak_bytes") == 0 ? "gauge" : "counter");
-	REGION_STATS_MAP(PUT)
-#undef PUT
-	for_each_name(out, prometheus_set);
-	put(out, "# TYPE libregion_mapped_bytes gauge\nlibregion_mapped_bytes %llu\n",
-	    (unsigned long long)stats.mapped_bytes);
-	put(out, "# TYPE libregion_resident_bytes gauge\nlibregion_resident_bytes %llu\n",
-	    (unsigned long long)stats.resident_bytes);
+	for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++) {
+		bool is_peak = metrics[i].offset == offsetof(struct region_stats, peak_bytes);
+		prometheus_head(out, metrics[i].name, metrics[i].help, is_peak ? "gauge" : "counter");
+		for_each_name(out, prometheus_sample, i);
+	}
+	prometheus_head(out, "mapped_bytes", "bytes of the heap range in use by spans", "gauge");
+	put(out, "libregion_mapped_bytes %llu\n", (unsigned long long)stats.mapped_bytes);
+	prometheus_head(out, "resident_bytes", "resident bytes of the process", "gauge");
+	put(out, "libregion_resident_bytes %llu\n", (unsigned long long)stats.resident_bytes);
 }
 
 /* Where to: stderr, or the file that the option names, with %p as the process id. */
@@ -300,22 +373,33 @@ static bool ends_in(const char *text, const char *ending)
 	return n >= m && strcmp(text + n - m, ending) == 0;
 }
 
+static bool is_word(const char *target)
+{
+	return strcmp(target, "1") == 0 || strcmp(target, "json") == 0 || strcmp(target, "prometheus") == 0;
+}
+
+void stats_start(void)
+{
+	/* coreutils close stderr before destructors run. */
+	if (is_word(options.stats))
+		stats_state.fd = os_keep_fd(2);
+}
+
 void stats_write(void)
 {
 	const char *target = options.stats;
 	char path[OPTION_TEXT_BYTES + 16] = "";
-	struct writer out = {.fd = 2};
+	struct writer out = {.fd = stats_state.fd};
 	bool is_json = strcmp(target, "json") == 0 || ends_in(target, ".json");
 	bool is_prometheus = strcmp(target, "prometheus") == 0 || ends_in(target, ".prom");
-	bool is_word = strcmp(target, "1") == 0 || strcmp(target, "json") == 0 || strcmp(target, "prometheus") == 0;
 
 	if (!*target || strcmp(target, "0") == 0)
 		return;
-	if (!is_word && (out.fd = open_target(target, path, sizeof(path))) < 0)
+	if (!is_word(target) && (out.fd = open_target(target, path, sizeof(path))) < 0)
 		return;
 	(is_json ? write_json : is_prometheus ? write_prometheus : write_text)(&out);
 	flush(&out);
-	if (out.fd != 2)
+	if (!is_word(target))
 		os_close(out.fd);
 }
 

@@ -23,15 +23,24 @@ EXPORTED(void *, malloc, size_t size) { return malloc_fast(size); }
 EXPORTED(void, free, void *p) { free_fast(p); }
 EXPORTED(void *, calloc, size_t count, size_t size) { return shim_calloc(count, size); }
 EXPORTED(void *, realloc, void *p, size_t size) { return shim_realloc(p, size); }
-EXPORTED(void *, reallocarray, void *p, size_t count, size_t size) { return shim_reallocarray(p, count, size); }
+EXPORTED(void *, reallocarray, void *p, size_t count, size_t size)
+{
+	return shim_reallocarray(p, count, size);
+}
 EXPORTED(void *, aligned_alloc, size_t align, size_t size) { return shim_aligned_alloc(align, size); }
 EXPORTED(void *, memalign, size_t align, size_t size) { return shim_memalign(align, size); }
-EXPORTED(int, posix_memalign, void **out, size_t align, size_t size) { return shim_posix_memalign(out, align, size); }
+EXPORTED(int, posix_memalign, void **out, size_t align, size_t size)
+{
+	return shim_posix_memalign(out, align, size);
+}
 EXPORTED(void *, valloc, size_t size) { return shim_valloc(size); }
 EXPORTED(void *, pvalloc, size_t size) { return shim_pvalloc(size); }
 EXPORTED(size_t, malloc_usable_size, void *p) { return shim_usable_size(p); }
 EXPORTED(void, free_sized, void *p, size_t size) { shim_free_sized(p, size); }
-EXPORTED(void, free_aligned_sized, void *p, size_t align, size_t size) { shim_free_aligned_sized(p, align, size); }
+EXPORTED(void, free_aligned_sized, void *p, size_t align, size_t size)
+{
+	shim_free_aligned_sized(p, align, size);
+}
 EXPORTED(void, cfree, void *p) { free_fast(p); }
 
 /* glibc's own names, which some programs call. */
@@ -44,7 +53,10 @@ EXPORTED(void *, __libc_realloc, void *p, size_t size) { return shim_realloc(p, 
 EXPORTED(void *, __libc_memalign, size_t align, size_t size) { return shim_memalign(align, size); }
 EXPORTED(void *, __libc_valloc, size_t size) { return shim_valloc(size); }
 EXPORTED(void *, __libc_pvalloc, size_t size) { return shim_pvalloc(size); }
-EXPORTED(int, __posix_memalign, void **out, size_t align, size_t size) { return shim_posix_memalign(out, align, size); }
+EXPORTED(int, __posix_memalign, void **out, size_t align, size_t size)
+{
+	return shim_posix_memalign(out, align, size);
+}
 
 /* Introspection. */
 
@@ -87,7 +99,11 @@ static void *new_nothrow_slow(size_t size)
 	return cxx_new_slow(size, GRANULE_BYTES, false);
 }
 
-#define NEW(name) EXPORTED(void *, name, size_t size) { return heap_alloc_inline(heap_self(), size, new_slow); }
+#define NEW(name) \
+	EXPORTED(void *, name, size_t size) \
+	{ \
+		return heap_alloc_inline(heap_self(), size, new_slow); \
+	}
 #define NEW_NOTHROW(name) \
 	EXPORTED(void *, name, size_t size, const void *tag) \
 	{ \

@@ -51,7 +51,7 @@ struct mallinfo2 introspect_mallinfo2(void)
 		.arena = held - usage.big_bytes,
 		.hblks = usage.big_count,
 		.hblkhd = usage.big_bytes,
-		.uordblks = usage.block_bytes,
+		.uordblks = usage.block_bytes - usage.big_bytes,
 		.fordblks = held - usage.block_bytes,
 		.keepcost = usage.totals.dirty_bytes,
 	};
@@ -61,7 +61,8 @@ void introspect_stats(void)
 {
 	struct usage usage = usage_now();
 
-	report("%zu bytes in blocks: %zu slabs, %zu big blocks, %zu buffers in %zu bytes of spans; %zu bytes to give back",
+	report("%zu bytes in blocks: %zu slabs, %zu big blocks, %zu buffers in %zu bytes of spans; "
+	       "%zu bytes to give back",
 	       usage.block_bytes, usage.slab_count, usage.big_count, usage.buffer_count,
 	       usage.totals.used_bytes, usage.totals.dirty_bytes);
 }

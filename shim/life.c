@@ -18,11 +18,7 @@
 #include "core/core.h"
 #include "scopes/scopes.h"
 
-enum start_state { NOT_STARTED, STARTING, STARTED };
-
 static struct life {
-	int start_state;
-	bool has_key;
 	pthread_key_t key; /* its value is the thread's heap; its destructor ends the thread's heap */
 	life_longjmp *longjmps[LIFE_LONGJMP_COUNT];
 } life;
@@ -35,28 +31,7 @@ static void thread_ends(void *heap)
 
 static void thread_begins(struct heap *heap)
 {
-	scopes_thread_begin(heap);
-	if (life.has_key)
-		pthread_setspecific(life.key, heap);
-}
-
-static __attribute__((cold, noinline)) bool start_slow(void)
-{
-	int expected = NOT_STARTED;
-
-	/* There is one thread this early; if it comes by again from inside, there is nothing to be had. */
-	if (!__atomic_compare_exchange_n(&life.start_state, &expected, STARTING, false, __ATOMIC_ACQUIRE,
-	                                 __ATOMIC_ACQUIRE))
-		return expected == STARTED;
-	bool is_started = scopes_start();
-	heap_set_birth_hook(thread_begins);
-	__atomic_store_n(&life.start_state, is_started ? STARTED : NOT_STARTED, __ATOMIC_RELEASE);
-	return is_started;
-}
-
-bool life_start(void)
-{
-	return __atomic_load_n(&life.start_state, __ATOMIC_ACQUIRE) == STARTED || start_slow();
+	pthread_setspecific(life.key, heap);
 }
 
 static void print_wanted(void)
@@ -64,13 +39,13 @@ static void print_wanted(void)
 	Dl_info info = {0};
 
 	if (options.help)
-		options_print();
+		options_print(true);
 	if (!options.verbose)
 		return;
-	dladdr((void *)(uintptr_t)life_start, &info);
+	dladdr((void *)(uintptr_t)life_before_longjmp, &info);
 	report("version %s, %s, heap range of %zu bytes", region_version(),
 	       info.dli_fname ? info.dli_fname : "linked", range.lanes[LANE_HEAP].reserved_bytes);
-	options_print_changed();
+	options_print(false);
 }
 
 static void find_longjmps(void)
@@ -91,14 +66,15 @@ life_longjmp *life_next_longjmp(unsigned which)
 
 static __attribute__((constructor(101))) void process_begins(void)
 {
-	struct heap *heap = life_start() ? heap_make() : NULL;
+	struct heap *heap = scopes_start() ? heap_make() : NULL;
 
 	if (!heap)
 		return;
-	if (pthread_atfork(heap_before_fork, heap_after_fork_in_parent, heap_after_fork_in_child) != 0)
+	if (pthread_atfork(scopes_before_fork, scopes_after_fork_in_parent, scopes_after_fork_in_child) != 0)
 		report("no fork handlers could be registered; a fork with threads may hang in the child");
-	life.has_key = pthread_key_create(&life.key, thread_ends) == 0;
-	if (!life.has_key)
+	if (pthread_key_create(&life.key, thread_ends) == 0)
+		scopes_set_birth_hook(thread_begins);
+	else
 		report("no thread key to be had; the memory of ended threads stays with them");
 	find_longjmps();
 	print_wanted();

@@ -7,11 +7,7 @@
 #ifndef LIBREGION_LIFE_H
 #define LIBREGION_LIFE_H
 
-#include <stdbool.h>
 #include <stdint.h>
-
-/* Has the library started, or can it now? False: there is no memory to be had at all. */
-bool life_start(void);
 
 /* A longjmp of the calling thread with this buffer is about to happen. */
 void life_before_longjmp(const void *jump_buffer);

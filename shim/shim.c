@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "fast.h"
-#include "life.h"
 #include "scopes/scopes.h"
 
 static __attribute__((cold, noinline)) void *out_of_memory(void)
@@ -19,7 +18,7 @@ static __attribute__((cold, noinline)) void *out_of_memory(void)
 
 static void *alloc_slow(size_t size, size_t align)
 {
-	void *p = life_start() ? scopes_alloc(size, align) : NULL;
+	void *p = scopes_start() ? scopes_alloc(size, align) : NULL;
 
 	return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
 }
