@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "os.h"
 #include "report.h"
 
 /* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
@@ -68,7 +69,7 @@ struct span *buffer_make(struct heap *heap, unsigned size_log2, size_t count)
 
 void buffer_put(struct heap *heap, struct span *span)
 {
-	assert(!span->region && granule_next_live(buffer_map(span), buffer_map_end(span)) == buffer_map_end(span));
+	assert(!span->region && !span->had_keeps && span->used_end == span->start);
 	if (heap->spare_bytes + span_bytes(span) > buffers.cache_bytes) {
 		span_free(span, false);
 		return;
@@ -92,7 +93,7 @@ void buffer_drop_spares(struct heap *heap)
 
 void buffer_clear(struct span *span)
 {
-	memset(range_map_of(span->start), 0, (size_t)(span->used_end - span->start) >> GRANULE_SHIFT);
+	granule_zero(range_map_of(span->start), range_map_of(span->used_end));
 	span->used_end = span->start;
 	span->had_keeps = false;
 }
@@ -122,7 +123,7 @@ static size_t clean_hole(const struct span *span, unsigned char *at, unsigned ch
 	if (at >= end)
 		return 0;
 	size_t blocks = granule_count(at, end).blocks;
-	memset(at, 0, (size_t)(end - at));
+	granule_zero(at, end);
 	return blocks;
 }
 
@@ -199,8 +200,7 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 		size_t size = granule_size(live);
 		bool is_faded = granule_load(live) & GRANULE_FADED;
 
-		if (live > at)
-			memset(at, 0, (size_t)(live - at));
+		granule_zero(at, live);
 		ending.blocks += !is_faded;
 		ending.bytes += is_faded ? 0 : size << GRANULE_SHIFT;
 		at = live + size;
@@ -213,9 +213,9 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 			granule_mark(live, GRANULE_FADED);
 		ending.has_survivors = true;
 	}
-	if (at < end)
-		memset(at, 0, (size_t)(end - at));
-	span->had_keeps |= ending.has_survivors;
+	granule_zero(at, end);
+	if (ending.has_survivors)
+		span->had_keeps = true;
 	return ending;
 }
 
@@ -238,23 +238,24 @@ unsigned char *buffer_find(const struct span *span, const void *p)
 
 /* Retired buffers: the list, under the lock. */
 
+/* Atomic, for who only asks whether there is any. */
+static void set_link(struct span **link, struct span *span)
+{
+	__atomic_store_n(link, span, __ATOMIC_RELAXED);
+}
+
 static void list_add(struct span *span)
 {
 	span->next = span->is_full ? NULL : buffers.retired;
 	span->prev = span->is_full ? buffers.retired_last : NULL;
-	*(span->prev ? &span->prev->next : &buffers.retired) = span;
+	set_link(span->prev ? &span->prev->next : &buffers.retired, span);
 	*(span->next ? &span->next->prev : &buffers.retired_last) = span;
 }
 
 static void list_remove(struct span *span)
 {
-	*(span->prev ? &span->prev->next : &buffers.retired) = span->next;
+	set_link(span->prev ? &span->prev->next : &buffers.retired, span->next);
 	*(span->next ? &span->next->prev : &buffers.retired_last) = span->prev;
-}
-
-static void set_kind(struct span *span, enum span_kind kind)
-{
-	__atomic_store_n(&span->kind, (uint8_t)kind, __ATOMIC_RELEASE);
 }
 
 /*
@@ -268,14 +269,14 @@ static void set_kind(struct span *span, enum span_kind kind)
  */
 static bool settle(struct span *span)
 {
-	set_kind(span, SPAN_RETIRED);
+	span_set_kind(span, SPAN_RETIRED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	struct survey survey = survey_of(span);
 	if (survey.live == 0) {
-		set_kind(span, SPAN_BUFFER);
+		span_set_kind(span, SPAN_BUFFER);
 		return false;
 	}
-	span->live_wake = (uint32_t)survey.live / 4;
+	__atomic_store_n(&span->live_wake, (uint32_t)survey.live / 4, __ATOMIC_RELAXED);
 	span->is_full = !has_room(span, survey);
 	__atomic_store_n(&span->live, (uint32_t)survey.live, __ATOMIC_RELAXED);
 	list_add(span);
@@ -291,7 +292,7 @@ static void release(struct span *span)
 bool buffer_retire(struct span *span)
 {
 	lock_acquire(&buffers.lock);
-	span->region = NULL;
+	span_set_region(span, NULL);
 	bool is_retired = settle(span);
 	lock_release(&buffers.lock);
 	return is_retired;
@@ -307,7 +308,7 @@ struct span *buffer_adopt(void)
 	if (span && !span->is_full) {
 		list_remove(span);
 		span->resume = buffer_begin(span);
-		set_kind(span, SPAN_BUFFER);
+		span_set_kind(span, SPAN_BUFFER);
 	} else {
 		span = NULL;
 	}
@@ -321,13 +322,33 @@ static void reconsider(struct span *span)
 	bool is_empty = false;
 
 	lock_acquire(&buffers.lock);
-	if (span->kind == SPAN_RETIRED) {
+	if (span_kind(span) == SPAN_RETIRED) {
 		list_remove(span);
 		is_empty = !settle(span);
 	}
 	lock_release(&buffers.lock);
 	if (is_empty)
 		release(span);
+}
+
+static void purge_pages(char *lo, char *hi)
+{
+	lo = (char *)(((uintptr_t)lo + OS_PAGE - 1) & ~(OS_PAGE - 1));
+	hi = (char *)((uintptr_t)hi & ~(OS_PAGE - 1));
+	if (lo < hi)
+		os_purge(lo, (size_t)(hi - lo));
+}
+
+/* Gives back the pages of a retired buffer that no live block touches. */
+static void purge_holes(const struct span *span)
+{
+	const unsigned char *at = buffer_map(span), *end = range_map_of(span->used_end), *live;
+
+	while (at < end) {
+		live = granule_next_live(at, end);
+		purge_pages(range_of_map(at), range_of_map(live));
+		at = live < end ? live + granule_size(live) : end;
+	}
 }
 
 void buffer_sweep_retired(void)
@@ -337,10 +358,12 @@ void buffer_sweep_retired(void)
 	lock_acquire(&buffers.lock);
 	for (struct span *span = buffers.retired, *next; span; span = next) {
 		next = span->next;
-		if (survey_of(span).live > 0)
+		if (survey_of(span).live > 0) {
+			purge_holes(span);
 			continue;
+		}
 		list_remove(span);
-		set_kind(span, SPAN_BUFFER);
+		span_set_kind(span, SPAN_BUFFER);
 		span->next = empty;
 		empty = span;
 	}
@@ -429,9 +452,9 @@ void buffer_free(struct heap *heap, struct span *span, void *p, const char *call
 		free_of_no_block(span, p, call);
 		return;
 	}
-	if (__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE) != SPAN_RETIRED)
+	if (span_kind(span) != SPAN_RETIRED)
 		return;
 	uint32_t left = __atomic_sub_fetch(&span->live, 1, __ATOMIC_ACQ_REL);
-	if ((int32_t)left <= (int32_t)span->live_wake)
+	if ((int32_t)left <= (int32_t)__atomic_load_n(&span->live_wake, __ATOMIC_RELAXED))
 		reconsider(span);
 }

@@ -109,7 +109,7 @@ bool buffer_retire(struct span *span);
 /* Takes over a retired buffer with room, or NULL. */
 struct span *buffer_adopt(void);
 
-/* Releases retired buffers in which nothing lives any more. */
+/* Releases retired buffers in which nothing lives any more, and gives back free pages of the others. */
 void buffer_sweep_retired(void);
 
 /* The head, in the map, of the live block that p points into, or NULL. */

@@ -14,11 +14,37 @@
 typedef signed char vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
 
+/*
+ * What the thread sanitizer can't know is that a byte of a vector is loaded as a byte is: under it, loads
+ * and stores are of single bytes, and a free that was seen happens before what follows.
+ */
+#if defined(__SANITIZE_THREAD__)
+static void copy_bytes(void *to, const unsigned char *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		((unsigned char *)to)[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
+}
+
+void granule_zero(unsigned char *from, const unsigned char *end)
+{
+	for (; from < end; from++)
+		__atomic_store_n(from, 0, __ATOMIC_RELAXED);
+}
+#else
+#define copy_bytes memcpy
+
+void granule_zero(unsigned char *from, const unsigned char *end)
+{
+	if (from < end)
+		memset(from, 0, (size_t)(end - from));
+}
+#endif
+
 static inline __attribute__((always_inline)) vector load(const unsigned char *at)
 {
 	vector v;
 
-	memcpy(&v, at, sizeof(v));
+	copy_bytes(&v, at, sizeof(v));
 	return v;
 }
 
@@ -27,7 +53,7 @@ static inline __attribute__((always_inline)) vector load_tail(const unsigned cha
 {
 	vector v = {0};
 
-	memcpy(&v, at, bytes);
+	copy_bytes(&v, at, bytes);
 	return v;
 }
 

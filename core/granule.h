@@ -81,6 +81,9 @@ const unsigned char *granule_find_head(const unsigned char *byte, const unsigned
 /* The first head of a live block in [from, end), or end. */
 unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end);
 
+/* Forgets everything in [from, end), if there is anything between them. */
+void granule_zero(unsigned char *from, const unsigned char *end);
+
 /* Is there the head of a freed block in the first vector (32 bytes) at `from`, or as many as there are? */
 bool granule_any_freed(const unsigned char *from, size_t bytes);
 

@@ -62,7 +62,7 @@ static struct heap *take_idle(void)
 	struct heap *heap = heaps.idle;
 	if (heap) {
 		heaps.idle = heap->next_idle;
-		heap->state = HEAP_LIVE;
+		__atomic_store_n(&heap->state, HEAP_LIVE, __ATOMIC_RELAXED);
 	}
 	lock_release(&heaps.lock);
 	return heap;
@@ -96,11 +96,29 @@ void heap_retire(void)
 	buffer_drop_spares(heap);
 	heap_flush(heap);
 	lock_acquire(&heaps.lock);
-	heap->state = HEAP_IDLE;
+	__atomic_store_n(&heap->state, HEAP_IDLE, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	heap_drain(heap);
-	slab_trim(heap);
+	slab_trim(heap, false);
 	heap->next_idle = heaps.idle;
 	heaps.idle = heap;
+	lock_release(&heaps.lock);
+}
+
+void heap_trim(void)
+{
+	struct heap *own = heap_tls;
+
+	if (own->state == HEAP_LIVE) {
+		heap_flush(own);
+		heap_drain(own);
+		slab_trim(own, true);
+	}
+	lock_acquire(&heaps.lock);
+	for (struct heap *heap = heaps.idle; heap; heap = heap->next_idle) {
+		heap_drain(heap);
+		slab_trim(heap, true);
+	}
 	lock_release(&heaps.lock);
 }
 
@@ -189,6 +207,8 @@ static void outbox_send(struct outbox *outbox)
 	heap_post(to, outbox->head, outbox->tail);
 	outbox->head = NULL;
 	outbox->bytes = 0;
+	/* Either we see that its thread has ended, or the thread, ending, sees what we have left. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&to->state, __ATOMIC_RELAXED) == HEAP_IDLE)
 		drain_idle(to);
 }
@@ -262,7 +282,7 @@ void heap_free(void *p, const char *call)
 		return;
 	}
 	struct span *span = span_of(p);
-	switch ((enum span_kind)span->kind) {
+	switch (span_kind(span)) {
 	case SPAN_SLAB:
 		free_in_slab(span, p, call);
 		return;
@@ -299,13 +319,14 @@ static size_t buffer_block_bytes(const void *p)
 size_t heap_block_bytes(const void *p, const char *call)
 {
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	enum span_kind kind = span_kind(span);
 	size_t bytes = 0;
 
-	if (span->kind == SPAN_SLAB)
+	if (kind == SPAN_SLAB)
 		bytes = slab_block_bytes(span, p);
-	else if (span->kind == SPAN_BIG)
+	else if (kind == SPAN_BIG)
 		bytes = p == span->start ? span->bytes : 0;
-	else if (span->kind == SPAN_BUFFER || span->kind == SPAN_RETIRED)
+	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED)
 		bytes = buffer_block_bytes(p);
 	if (bytes == 0)
 		report_misuse("%s(%p): not the start of a block in use; ignored", call, p);

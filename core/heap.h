@@ -93,6 +93,9 @@ struct heap *heap_make(void);
 /* Ends the calling thread's heap: the thread has only heap_dead from here on. */
 void heap_retire(void);
 
+/* Gives back what is free in slabs: of the calling thread's heap, and of those that are idle. */
+void heap_trim(void);
+
 /* All heaps ever made, for statistics: in no order, through next_heap. */
 struct heap *heap_all(void);
 
@@ -150,10 +153,11 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 		struct span *slab = heap->direct[granules];
 		return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
 	}
-	char *p = heap->cursor, *end = p + (granules << GRANULE_SHIFT);
-	if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX, 0) || __builtin_expect(end > heap->limit, 0))
+	char *p = heap->cursor;
+	uintptr_t end = (uintptr_t)p + (granules << GRANULE_SHIFT);
+	if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX || end > (uintptr_t)heap->limit, 0))
 		return slow(size);
-	heap->cursor = end;
+	heap->cursor = (char *)end;
 	granule_set_short(range_map_of(p), granules);
 	return p;
 }
@@ -211,9 +215,12 @@ heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
 	return true;
 }
 
+/* What is to be done when a slab's countdown has come to 0: slab_event(), and whatever the caller adds. */
+typedef void slab_event_fn(struct heap *heap, struct span *slab);
+
 /* The common free outside scopes: of a block of the thread's own slab. */
 static inline __attribute__((always_inline)) bool
-heap_free_in_slab(struct heap *heap, void *p, size_t granule)
+heap_free_in_slab(struct heap *heap, void *p, size_t granule, slab_event_fn *event)
 {
 	struct span *span = span_at_slice(granule >> (SLICE_SHIFT - GRANULE_SHIFT));
 	uintptr_t *block = p, mark = heap_freed_mark(p);
@@ -226,12 +233,13 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 	block[1] = mark;
 	span->free = p;
 	if (__builtin_expect(--span->countdown == 0, 0))
-		slab_event(heap, span);
+		event(heap, span);
 	return true;
 }
 
 /* The common free. False: take the slow path, nothing has happened. */
-static inline __attribute__((always_inline)) bool heap_free_inline(struct heap *heap, void *p)
+static inline __attribute__((always_inline)) bool
+heap_free_inline(struct heap *heap, void *p, slab_event_fn *event)
 {
 	size_t granule = range_granule_at(p);
 
@@ -240,7 +248,7 @@ static inline __attribute__((always_inline)) bool heap_free_inline(struct heap *
 	/* In a scope it is more likely a buffer's; outside, nothing is lost by not looking at the map. */
 	if (heap->inline_granules == 0 && heap_free_in_buffer(heap, p, granule))
 		return true;
-	return heap_free_in_slab(heap, p, granule);
+	return heap_free_in_slab(heap, p, granule, event);
 }
 
 #endif

@@ -8,6 +8,8 @@
  */
 #include "slab.h"
 
+#include <string.h>
+
 #include "os.h"
 
 #define SLAB_LONG_SLICES 4u /* for classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more */
@@ -104,6 +106,72 @@ static bool slab_extend(struct span *slab)
 	return true;
 }
 
+/*
+ * Trimming. Purged pages take the list's links with them, so free blocks whose links lie there leave the
+ * list and sleep: their heads are marked in the granule map, which a slab doesn't use otherwise.
+ */
+
+static unsigned char *block_mark(const struct span *slab, uint32_t i)
+{
+	return range_map_of(slab->start + (size_t)i * slab->block_bytes);
+}
+
+/* Marks all blocks of the list, which is empty then. */
+static void mark_free(struct span *slab)
+{
+	for (uintptr_t *block = slab->free; block; block = (uintptr_t *)block[0])
+		*range_map_of(block) = GRANULE_FREED;
+	slab->free = NULL;
+}
+
+/* Does no block in use touch the page that starts `at` bytes into the slab? */
+static bool page_is_free(const struct span *slab, size_t at)
+{
+	uint32_t last = (uint32_t)((at + OS_PAGE - 1) / slab->block_bytes);
+
+	for (uint32_t i = (uint32_t)(at / slab->block_bytes); i <= last && i < slab->extended; i++)
+		if (*block_mark(slab, i) == 0)
+			return false;
+	return true;
+}
+
+/* Puts sleeping blocks back on the list, those that start in [from, to) of the slab. */
+static void wake_blocks(struct span *slab, size_t from, size_t to)
+{
+	uint32_t i = (uint32_t)((from + slab->block_bytes - 1) / slab->block_bytes);
+
+	for (; i < slab->extended && (size_t)i * slab->block_bytes < to; i++)
+		if (*block_mark(slab, i) != 0) {
+			*block_mark(slab, i) = 0;
+			slab->asleep--;
+			put_fresh(slab, slab->start + (size_t)i * slab->block_bytes);
+		}
+}
+
+/* Wakes about a page of blocks. False: none sleeps. */
+static bool slab_wake(struct span *slab)
+{
+	for (size_t at = 0; slab->asleep > 0 && !slab->free; at += OS_PAGE)
+		wake_blocks(slab, at, at + OS_PAGE);
+	return slab->free != NULL;
+}
+
+size_t slab_purge_holes(struct span *slab)
+{
+	size_t end = (size_t)slab->extended * slab->block_bytes, purged = 0;
+
+	slab->has_map = true;
+	slab->asleep = slab->extended - slab_used(slab);
+	mark_free(slab);
+	for (size_t at = 0; at < end; at += OS_PAGE) {
+		if (page_is_free(slab, at) && os_purge(slab->start + at, OS_PAGE))
+			purged += OS_PAGE;
+		else
+			wake_blocks(slab, at, at + OS_PAGE);
+	}
+	return purged;
+}
+
 /* floor(2^64 / n) + 1. */
 static uint64_t reciprocal_of(uint64_t n)
 {
@@ -133,6 +201,8 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 static void slab_destroy(struct heap *heap, struct span *slab)
 {
 	assert(slab_used(slab) == 0);
+	if (slab->asleep > 0)
+		memset(range_map_of(slab->start), 0, span_bytes(slab) >> GRANULE_SHIFT);
 	queue_remove(heap, slab);
 	span_free(slab, false);
 }
@@ -143,7 +213,7 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	struct span *slab;
 
 	while ((slab = heap->queues[class].first) != NULL) {
-		if (slab->free || slab_extend(slab))
+		if (slab->free || slab_wake(slab) || slab_extend(slab))
 			return slab;
 		queue_remove(heap, slab);
 		slab->is_full = true;
@@ -193,13 +263,15 @@ __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *
 	}
 }
 
-void slab_trim(struct heap *heap)
+void slab_trim(struct heap *heap, bool holes)
 {
 	for (unsigned class = 0; class < CLASS_COUNT; class++)
 		for (struct span *slab = heap->queues[class].first, *next; slab; slab = next) {
 			next = slab->next;
 			if (slab_used(slab) == 0)
 				slab_destroy(heap, slab);
+			else if (holes)
+				slab_purge_holes(slab);
 		}
 }
 

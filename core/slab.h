@@ -27,8 +27,11 @@ uint32_t slab_used(const struct span *slab);
 /* Frees a block that is known to be one, for the thread that owns the slab's heap. */
 void slab_free(struct heap *heap, struct span *slab, void *block);
 
-/* Gives back every slab of the heap that is empty. */
-void slab_trim(struct heap *heap);
+/* Gives back every slab of the heap that is empty, and with `holes` the free pages of the others. */
+void slab_trim(struct heap *heap, bool holes);
+
+/* Gives back the pages of a slab that no block in use touches. Bytes. */
+size_t slab_purge_holes(struct span *slab);
 
 /* The smallest class whose blocks hold `bytes` and start at multiples of `align`; CLASS_COUNT: none. */
 unsigned slab_aligned_class(size_t align, size_t bytes);

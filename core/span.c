@@ -45,7 +45,7 @@ static unsigned bin_of(size_t slices)
 
 static unsigned state_of(const struct span *run)
 {
-	return run->kind == SPAN_FREE_DIRTY ? DIRTY : CLEAN;
+	return span_kind(run) == SPAN_FREE_DIRTY ? DIRTY : CLEAN;
 }
 
 static size_t first_slice(const struct span *span)
@@ -107,7 +107,7 @@ static struct span *take_descriptor(char *start, size_t slices, enum span_kind k
 
 static void put_descriptor(struct span *span)
 {
-	span->kind = SPAN_NONE;
+	span_set_kind(span, SPAN_NONE);
 	span->owner = NULL;
 	span->next = pool.spare;
 	pool.spare = span;
@@ -115,6 +115,12 @@ static void put_descriptor(struct span *span)
 }
 
 /* Free runs. */
+
+/* Read without the lock. */
+static void add_dirty(size_t slices)
+{
+	__atomic_store_n(&pool.dirty_slices, pool.dirty_slices + slices, __ATOMIC_RELAXED);
+}
 
 static void bin_add(struct span *run)
 {
@@ -128,7 +134,7 @@ static void bin_add(struct span *run)
 	*head = run;
 	pool.bin_masks[state][bin / 64] |= (uint64_t)1 << (bin % 64);
 	pool.free_slices += run->slices;
-	pool.dirty_slices += state == DIRTY ? run->slices : 0;
+	add_dirty(state == DIRTY ? run->slices : 0);
 	set_slice(first_slice(run), run);
 	set_slice(first_slice(run) + run->slices - 1, run);
 }
@@ -147,7 +153,7 @@ static void bin_remove(struct span *run)
 	if (!*head)
 		pool.bin_masks[state][bin / 64] &= ~((uint64_t)1 << (bin % 64));
 	pool.free_slices -= run->slices;
-	pool.dirty_slices -= state == DIRTY ? run->slices : 0;
+	add_dirty(state == DIRTY ? -(size_t)run->slices : 0);
 	set_slice(first_slice(run), nobody());
 	set_slice(first_slice(run) + run->slices - 1, nobody());
 }
@@ -158,16 +164,16 @@ static void run_insert(struct span *run, enum span_kind kind, uint32_t stamp_ms)
 	struct span *before = first_slice(run) > 0 ? span_at(first_slice(run) - 1) : nobody();
 	struct span *after = span_at(first_slice(run) + run->slices);
 
-	run->kind = (uint8_t)kind;
+	span_set_kind(run, kind);
 	run->stamp_ms = stamp_ms;
-	if (before->kind == kind) {
+	if (span_kind(before) == kind) {
 		bin_remove(before);
 		run->start = before->start;
 		run->slices += before->slices;
 		run->has_map |= before->has_map;
 		put_descriptor(before);
 	}
-	if (after->kind == kind) {
+	if (span_kind(after) == kind) {
 		bin_remove(after);
 		run->slices += after->slices;
 		run->has_map |= after->has_map;
@@ -239,11 +245,12 @@ static struct span *run_cut_head(struct span *run, size_t skip)
 {
 	if (skip == 0)
 		return run;
-	struct span *rest = take_descriptor(run->start + (skip << SLICE_SHIFT), run->slices - skip, run->kind);
+	char *start = run->start + (skip << SLICE_SHIFT);
+	struct span *rest = take_descriptor(start, run->slices - skip, span_kind(run));
 	rest->stamp_ms = run->stamp_ms;
 	rest->has_map = run->has_map;
 	run->slices = (uint32_t)skip;
-	run_insert(run, run->kind, run->stamp_ms);
+	run_insert(run, span_kind(run), run->stamp_ms);
 	return rest;
 }
 
@@ -254,12 +261,12 @@ static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind
 	if (!span)
 		return NULL;
 	span = run_cut_head(span, slices_to_align(span, align_slices));
-	run_cut_tail(span, slices, span->kind);
+	run_cut_tail(span, slices, span_kind(span));
 	*span = (struct span){
 		.start = span->start,
 		.slices = span->slices,
 		.has_map = span->has_map,
-		.is_zero = span->kind == SPAN_FREE_CLEAN,
+		.is_zero = span_kind(span) == SPAN_FREE_CLEAN,
 		.kind = (uint8_t)kind,
 	};
 	set_slices(span, span);
@@ -312,15 +319,15 @@ bool span_extend(struct span *span, size_t slices, bool *is_clean)
 		struct span *next = span_at(end);
 		if (end == pool.frontier) {
 			after = frontier_take(missing);
-		} else if ((next->kind == SPAN_FREE_CLEAN || next->kind == SPAN_FREE_DIRTY) &&
+		} else if ((span_kind(next) == SPAN_FREE_CLEAN || span_kind(next) == SPAN_FREE_DIRTY) &&
 		           next->slices >= missing) {
 			after = next;
 			bin_remove(after);
 		}
 	}
 	if (after) {
-		*is_clean = after->kind == SPAN_FREE_CLEAN;
-		run_cut_tail(after, missing, after->kind);
+		*is_clean = span_kind(after) == SPAN_FREE_CLEAN;
+		run_cut_tail(after, missing, span_kind(after));
 		span->slices = (uint32_t)slices;
 		span->has_map |= after->has_map;
 		put_descriptor(after);
@@ -367,13 +374,18 @@ static bool purge_run(struct span *run)
 	return true;
 }
 
+uint32_t span_pool_pause_ms(void)
+{
+	return pool.decay_ms / 4 + 1;
+}
+
 size_t span_pool_decay(bool all)
 {
 	uint64_t now_ms = os_clock_ms();
 	size_t bytes = 0;
 
 	lock_acquire(&pool.lock);
-	pool.next_decay_ms = now_ms + pool.decay_ms / 4 + 1;
+	pool.next_decay_ms = now_ms + span_pool_pause_ms();
 	for (int i = 0; all || i < PURGE_RUNS_AT_ONCE; i++) {
 		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
 		if (!run)
@@ -389,6 +401,14 @@ size_t span_pool_decay(bool all)
 	}
 	lock_release(&pool.lock);
 	return bytes;
+}
+
+/* Less than this may stay until the program is active again. */
+#define MUCH_SLICES (((size_t)8 << 20) >> SLICE_SHIFT)
+
+bool span_pool_has_much(void)
+{
+	return __atomic_load_n(&pool.dirty_slices, __ATOMIC_RELAXED) >= MUCH_SLICES;
 }
 
 void span_pool_set_decay_ms(uint32_t ms)
@@ -412,7 +432,7 @@ void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg)
 	lock_acquire(&pool.lock);
 	for (size_t slice = 0; slice < pool.frontier;) {
 		const struct span *span = span_at(slice);
-		if (span->kind > SPAN_FREE_DIRTY)
+		if (span_kind(span) > SPAN_FREE_DIRTY)
 			fn(span, arg);
 		slice += span->slices ? span->slices : 1;
 	}

@@ -67,13 +67,15 @@ struct span {
 	char *start;              /* the first byte */
 	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
 	uint32_t block_bytes;     /* slab */
-	uint32_t live;            /* retired: blocks that aren't freed; atomic */
+	uint32_t live;            /* retired: blocks that aren't freed; atomic, and for nothing else: a free
+	                             that comes late may still count down */
 	uint32_t capacity;        /* slab: blocks */
 	uint32_t extended;        /* slab: blocks that have been on the free list so far */
 	union {
 		size_t bytes;       /* big: bytes of the block */
 		uint32_t live_wake; /* retired: the value of `live` at which a free looks again */
 		uint32_t stamp_ms;  /* free dirty run: when it became one, the low 32 bits */
+		uint32_t asleep;    /* slab: free blocks on purged pages, which are not on the list */
 	};
 	char *used_end;           /* buffer: no block has ended behind it since the map was cleared */
 	struct region *region;    /* buffer: the open region it belongs to, or NULL */
@@ -96,6 +98,30 @@ static inline struct span *span_at_slice(size_t slice)
 static inline struct span *span_of(const void *p)
 {
 	return span_at_slice(range_offset(p) >> SLICE_SHIFT);
+}
+
+/*
+ * Kind and region of a span are read by any thread that has a pointer into it, be it a late one; they are
+ * set by its owner, or under the lock of the list that it is in.
+ */
+static inline enum span_kind span_kind(const struct span *span)
+{
+	return (enum span_kind)__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE);
+}
+
+static inline void span_set_kind(struct span *span, enum span_kind kind)
+{
+	__atomic_store_n(&span->kind, (uint8_t)kind, __ATOMIC_RELEASE);
+}
+
+static inline struct region *span_region(const struct span *span)
+{
+	return __atomic_load_n(&span->region, __ATOMIC_RELAXED);
+}
+
+static inline void span_set_region(struct span *span, struct region *region)
+{
+	__atomic_store_n(&span->region, region, __ATOMIC_RELAXED);
 }
 
 static inline size_t span_bytes(const struct span *span)
@@ -128,6 +154,13 @@ size_t span_pool_decay(bool all);
 
 /* The time that a dirty run stays; set once at start. */
 void span_pool_set_decay_ms(uint32_t ms);
+
+/*
+ * Is there so much dirty memory that it should go back even if the program does nothing more? And until
+ * when, in milliseconds from now, is there nothing to do?
+ */
+bool span_pool_has_much(void);
+uint32_t span_pool_pause_ms(void);
 
 /* Bytes of spans in use, and of free dirty runs. */
 struct span_totals {

@@ -75,7 +75,7 @@ static void *replace(void *to, void *p, size_t old_bytes, size_t size)
 	if (!to)
 		return NULL;
 	memcpy(to, p, old_bytes < size ? old_bytes : size);
-	if (!heap_free_inline(heap_self(), p))
+	if (!heap_free_inline(heap_self(), p, slab_event))
 		heap_free(p, "realloc");
 	return to;
 }
@@ -112,7 +112,7 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 {
 	struct span *span = span_of(p);
 
-	if (span->kind == SPAN_BIG && size > CLASS_MAX_BYTES) {
+	if (span_kind(span) == SPAN_BIG && size > CLASS_MAX_BYTES) {
 		void *resized = big_resize(span, size);
 		if (resized)
 			return resized;
@@ -157,7 +157,7 @@ void *region_keep(void *p)
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 	unsigned char *head;
 
-	if (span->kind != SPAN_BUFFER)
+	if (span_kind(span) != SPAN_BUFFER)
 		return p;
 	head = range_map_of(p);
 	if (!granule_is_live(granule_load(head)) || (uintptr_t)p % GRANULE_BYTES != 0) {
@@ -192,9 +192,9 @@ int region_owns(const void *p)
 const char *region_name_of(const void *p)
 {
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
-	struct region *region = __atomic_load_n(&span->region, __ATOMIC_RELAXED);
+	struct region *region = span_region(span);
 
-	if (span->kind != SPAN_BUFFER || !region)
+	if (span_kind(span) != SPAN_BUFFER || !region)
 		return NULL;
 	const unsigned char *head = buffer_find(span, p);
 	return head && !(granule_load(head) & GRANULE_FADED) ? region->policy->name : NULL;

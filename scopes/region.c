@@ -73,7 +73,7 @@ static bool enter_hole(struct heap *heap, struct region *region, char *from, siz
 /* Makes a buffer the region's first. */
 static void push_buffer(struct region *region, struct span *span)
 {
-	span->region = region;
+	span_set_region(span, region);
 	span->fresh_lo = span->fresh_hi = NULL;
 	span->next = region->buffers;
 	region->buffers = span;
@@ -345,7 +345,7 @@ void region_close(struct thread *thread, struct region *region)
 	char *resume = heap->cursor < heap->limit ? heap->cursor : NULL;
 	for (struct span *span = region->buffers, *next; span; span = next) {
 		next = span->next;
-		span->region = NULL;
+		span_set_region(span, NULL);
 		lost_bytes += reclaims && !span->had_keeps ? close_reclaimed(thread, region, span)
 		                                           : close_surveyed(thread, region, span, resume);
 		/* Only the first buffer has the cursor. */
@@ -420,7 +420,7 @@ void region_unprepare(struct thread *thread, struct region *region)
 {
 	if (!region->buffers)
 		return;
-	region->buffers->region = NULL;
+	span_set_region(region->buffers, NULL);
 	buffer_put(thread->heap, region->buffers);
 	region->buffers = NULL;
 }
@@ -429,9 +429,10 @@ struct scope *region_scope_of(struct thread *thread, const void *p, unsigned cha
 {
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 
-	if (span->kind != SPAN_BUFFER || !span->region)
+	struct scope *scope = (struct scope *)span_region(span);
+
+	if (span_kind(span) != SPAN_BUFFER || !scope)
 		return NULL;
-	struct scope *scope = (struct scope *)span->region;
 	*head = buffer_find(span, p);
 	if (!*head || scope->thread != thread || (granule_load(*head) & GRANULE_FADED))
 		return NULL;

@@ -69,6 +69,8 @@ struct scope {
 	struct policy own_policy;    /* if it was given options */
 };
 
+static_assert(offsetof(struct scope, region) == 0, "a region's address is its scope's");
+
 struct thread {
 	struct heap *heap;
 	struct span *partial;     /* a buffer with survivors and room, kept for the next scope */

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "decay.h"
 #include "fast.h"
 #include "scopes/scopes.h"
 
@@ -33,6 +34,13 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 __attribute__((noinline)) void shim_free_slow(void *p)
 {
 	heap_free(p, "free");
+	decay_if_much();
+}
+
+__attribute__((cold, noinline)) void shim_free_event(struct heap *heap, struct span *slab)
+{
+	slab_event(heap, slab);
+	decay_if_much();
 }
 
 void *shim_malloc(size_t size)
@@ -50,7 +58,7 @@ static bool is_zero(const void *p)
 {
 	const struct span *span = span_of(p);
 
-	return span->kind == SPAN_BIG && span->is_zero;
+	return span_kind(span) == SPAN_BIG && span->is_zero;
 }
 
 void *shim_calloc(size_t count, size_t size)
@@ -162,15 +170,12 @@ size_t shim_usable_size(const void *p)
 
 int shim_trim(size_t pad_bytes)
 {
-	struct heap *heap = heap_self();
+	size_t before = os_resident_bytes();
 
 	(void)pad_bytes;
-	if (heap->state == HEAP_LIVE) {
-		heap_flush(heap);
-		heap_drain(heap);
-		slab_trim(heap);
-		scopes_trim(heap);
-	}
+	scopes_trim(heap_self());
+	heap_trim();
 	buffer_sweep_retired();
-	return span_pool_decay(true) > 0;
+	span_pool_decay(true);
+	return os_resident_bytes() < before;
 }
