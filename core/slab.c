@@ -102,7 +102,8 @@ static bool slab_extend(struct span *slab)
 	for (uint32_t i = count; i-- > 0;)
 		put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
 	slab->extended += count;
-	slab->most_product = (slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT) * slab->reciprocal;
+	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);
+	__atomic_store_n(&slab->most_product, last * slab->reciprocal, __ATOMIC_RELAXED);
 	return true;
 }
 

@@ -11,6 +11,8 @@
  */
 #include "span.h"
 
+#include <string.h>
+
 #include "os.h"
 
 #define EXACT_BINS 16u
@@ -94,6 +96,15 @@ static bool set_spares_aside(void)
 	return true;
 }
 
+/* All else is zero, but for what late frees may be looking at. */
+static void init_descriptor(struct span *span, char *start, size_t slices, enum span_kind kind)
+{
+	memset(span, 0, offsetof(struct span, live));
+	span->start = start;
+	span->slices = (uint32_t)slices;
+	span->kind = (uint8_t)kind;
+}
+
 static struct span *take_descriptor(char *start, size_t slices, enum span_kind kind)
 {
 	struct span *span = pool.spare;
@@ -101,7 +112,7 @@ static struct span *take_descriptor(char *start, size_t slices, enum span_kind k
 	assert(span != NULL);
 	pool.spare = span->next;
 	pool.spare_count--;
-	*span = (struct span){.start = start, .slices = (uint32_t)slices, .kind = (uint8_t)kind};
+	init_descriptor(span, start, slices, kind);
 	return span;
 }
 
@@ -262,13 +273,10 @@ static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind
 		return NULL;
 	span = run_cut_head(span, slices_to_align(span, align_slices));
 	run_cut_tail(span, slices, span_kind(span));
-	*span = (struct span){
-		.start = span->start,
-		.slices = span->slices,
-		.has_map = span->has_map,
-		.is_zero = span_kind(span) == SPAN_FREE_CLEAN,
-		.kind = (uint8_t)kind,
-	};
+	bool has_map = span->has_map, is_zero = span_kind(span) == SPAN_FREE_CLEAN;
+	init_descriptor(span, span->start, slices, kind);
+	span->has_map = has_map;
+	span->is_zero = is_zero;
 	set_slices(span, span);
 	return span;
 }

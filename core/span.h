@@ -67,19 +67,24 @@ struct span {
 	char *start;              /* the first byte */
 	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
 	uint32_t block_bytes;     /* slab */
-	uint32_t live;            /* retired: blocks that aren't freed; atomic, and for nothing else: a free
-	                             that comes late may still count down */
 	uint32_t capacity;        /* slab: blocks */
 	uint32_t extended;        /* slab: blocks that have been on the free list so far */
 	union {
-		size_t bytes;       /* big: bytes of the block */
-		uint32_t live_wake; /* retired: the value of `live` at which a free looks again */
-		uint32_t stamp_ms;  /* free dirty run: when it became one, the low 32 bits */
-		uint32_t asleep;    /* slab: free blocks on purged pages, which are not on the list */
+		uint32_t asleep;   /* slab: free blocks on purged pages, which are not on the list */
+		uint32_t stamp_ms; /* free dirty run: when it became one, the low 32 bits */
 	};
-	char *used_end;           /* buffer: no block has ended behind it since the map was cleared */
-	struct region *region;    /* buffer: the open region it belongs to, or NULL */
-	const char *reclaimer;    /* buffer: name of the last scope that reclaimed unfreed blocks here */
+	union {
+		size_t bytes;   /* big: bytes of the block */
+		char *used_end; /* buffer: no block has ended behind it since the map was cleared */
+	};
+	struct region *region; /* buffer: the open region it belongs to, or NULL */
+	const char *reclaimer; /* buffer: name of the last scope that reclaimed unfreed blocks here */
+
+	/*
+	 * Retired: blocks that aren't freed, and the number of them at which a free looks again. Atomic, and
+	 * for nothing else: a free that comes late may still count down when the span is something else.
+	 */
+	uint32_t live, live_wake;
 } __attribute__((aligned(128)));
 
 static_assert(sizeof(struct span) == 128, "a descriptor is two cache lines");
