@@ -46,7 +46,7 @@ void big_free(struct span *span, void *p, const char *call)
 	if (p == span->start)
 		release(span);
 	else
-		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu; ignored", call,
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - span->start), span->bytes);
 }
 

@@ -219,14 +219,17 @@ struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 	return ending;
 }
 
-size_t buffer_count_fresh(const struct span *span)
+struct buffer_fresh buffer_count_fresh(const struct span *span)
 {
 	const unsigned char *at = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi);
-	size_t count = 0;
+	struct buffer_fresh fresh = {0};
 
 	for (; (at = granule_next_live(at, end)) < end; at += granule_size(at))
-		count += !(granule_load(at) & GRANULE_FADED);
-	return count;
+		if (!(granule_load(at) & GRANULE_FADED)) {
+			fresh.blocks++;
+			fresh.bytes += granule_size(at) << GRANULE_SHIFT;
+		}
+	return fresh;
 }
 
 unsigned char *buffer_find(const struct span *span, const void *p)
@@ -401,7 +404,7 @@ void buffer_free_gone(void *p, const char *call)
 	if (__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED) && (uintptr_t)p % GRANULE_BYTES == 0)
 		late_free(p, call, "?");
 	else
-		report_misuse("%s(%p): lies in memory of the heap range that is not in use; ignored", call, p);
+		report_misuse("%s(%p): lies in memory of the heap range that is not in use", call, p);
 }
 
 /* p isn't the start of a live block: says what it is. */
@@ -412,16 +415,16 @@ static void free_of_no_block(struct span *span, void *p, const char *call)
 	bool is_start = head == byte && (uintptr_t)p % GRANULE_BYTES == 0;
 
 	if (is_start)
-		report_misuse("%s(%p): double free of a block of %zu bytes in a buffer; ignored", call, p,
+		report_misuse("%s(%p): double free of a block of %zu bytes in a buffer", call, p,
 		              granule_size(head) << GRANULE_SHIFT);
 	else if (span->reclaimer && (uintptr_t)p % GRANULE_BYTES == 0)
 		late_free(p, call, span->reclaimer);
 	else if (head)
-		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu; ignored", call,
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - (char *)range_of_map(head)),
 		              granule_size(head) << GRANULE_SHIFT);
 	else
-		report_misuse("%s(%p): lies in a buffer, but in no block of it; ignored", call, p);
+		report_misuse("%s(%p): lies in a buffer, but in no block of it", call, p);
 }
 
 /* Frees the newest block of the thread's region by moving the cursor back. */

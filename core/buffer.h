@@ -98,7 +98,10 @@ struct buffer_ending {
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims);
 
 /* Live blocks that haven't faded, from fresh_lo to fresh_hi. */
-size_t buffer_count_fresh(const struct span *span);
+struct buffer_fresh {
+	size_t blocks, bytes;
+};
+struct buffer_fresh buffer_count_fresh(const struct span *span);
 
 /*
  * Gives up a buffer that holds only faded blocks: from now on it is nobody's. False: none of them lives,

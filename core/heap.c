@@ -244,29 +244,34 @@ static void free_remote(struct heap *heap, struct span *slab, void *block)
 
 /* The slow half of free(). */
 
-/* p isn't the start of a block that was ever handed out. */
-static __attribute__((cold)) void report_no_block(const struct span *slab, const void *p, const char *call)
+/* Is p the start of a block that has been on the free list? Exact also while blocks of the slab sleep. */
+static bool is_slab_block(const struct span *slab, const void *p)
 {
 	size_t offset = (size_t)((const char *)p - slab->start);
+	size_t extended = __atomic_load_n(&slab->extended, __ATOMIC_RELAXED);
 
-	report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u; ignored", call, p,
-	              offset % slab->block_bytes, slab->block_bytes);
+	return offset % slab->block_bytes == 0 && offset / slab->block_bytes < extended;
+}
+
+static bool is_freed(const struct span *slab, const void *p)
+{
+	return ((const uintptr_t *)p)[1] == heap_freed_mark(p) || slab_block_sleeps(slab, p);
 }
 
 static void free_in_slab(struct span *slab, void *p, const char *call)
 {
 	struct heap *heap = heap_self();
-	uintptr_t *block = p;
 
-	if ((uintptr_t)p % GRANULE_BYTES != 0 || !slab_is_block(slab, range_granule_at(p))) {
-		report_no_block(slab, p, call);
+	if (!is_slab_block(slab, p)) {
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u", call, p,
+		              (size_t)((char *)p - slab->start) % slab->block_bytes, slab->block_bytes);
 		return;
 	}
-	if (block[1] == heap_freed_mark(p)) {
-		report_misuse("%s(%p): double free of a block of %u bytes; ignored", call, p, slab->block_bytes);
+	if (is_freed(slab, p)) {
+		report_misuse("%s(%p): double free of a block of %u bytes", call, p, slab->block_bytes);
 		return;
 	}
-	block[1] = heap_freed_mark(p);
+	((uintptr_t *)p)[1] = heap_freed_mark(p);
 	if (slab->owner == heap)
 		slab_free(heap, slab, p);
 	else
@@ -278,7 +283,7 @@ void heap_free(void *p, const char *call)
 	if (!p)
 		return;
 	if (!range_has(p)) {
-		report_misuse("%s(%p): not allocated by libregion; ignored", call, p);
+		report_misuse("%s(%p): not allocated by libregion", call, p);
 		return;
 	}
 	struct span *span = span_of(p);
@@ -302,10 +307,7 @@ void heap_free(void *p, const char *call)
 
 static size_t slab_block_bytes(const struct span *slab, const void *p)
 {
-	bool is_handed_out = (uintptr_t)p % GRANULE_BYTES == 0 && slab_is_block(slab, range_granule_at(p)) &&
-	                     ((const uintptr_t *)p)[1] != heap_freed_mark(p);
-
-	return is_handed_out ? slab->block_bytes : 0;
+	return is_slab_block(slab, p) && !is_freed(slab, p) ? slab->block_bytes : 0;
 }
 
 static size_t buffer_block_bytes(const void *p)
@@ -329,7 +331,7 @@ size_t heap_block_bytes(const void *p, const char *call)
 	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED)
 		bytes = buffer_block_bytes(p);
 	if (bytes == 0)
-		report_misuse("%s(%p): not the start of a block in use; ignored", call, p);
+		report_misuse("%s(%p): not the start of a block in use", call, p);
 	return bytes;
 }
 

@@ -187,7 +187,7 @@ static inline uintptr_t heap_freed_mark(const void *p)
  */
 static inline bool slab_is_block(const struct span *slab, size_t granule)
 {
-	return granule * slab->reciprocal - slab->start_product <= HOT_LOAD(slab->most_product);
+	return granule * slab->reciprocal - HOT_LOAD(slab->start_product) <= HOT_LOAD(slab->most_product);
 }
 
 /* What a free does that emptied a slab, or gave a full one its first free block. */

@@ -175,17 +175,6 @@ uint64_t os_clock_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-uint64_t os_random(void)
-{
-	uint64_t bits = 0;
-
-	if (raw_call(SYS_getrandom, &bits, sizeof(bits), 1 /* GRND_NONBLOCK */) == sizeof(bits))
-		return bits;
-	/* Before the kernel has entropy: what it gave this process at exec, and where things lie. */
-	const uint64_t *at_exec = (const uint64_t *)getauxval(AT_RANDOM);
-	return (at_exec ? *at_exec : 0) * 0x9e3779b97f4a7c15u ^ (uintptr_t)&bits;
-}
-
 void os_wait(const uint32_t *word, uint32_t value)
 {
 	raw_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);

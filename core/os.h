@@ -51,9 +51,6 @@ bool os_stack_bounds(uintptr_t sp, uintptr_t *lo, uintptr_t *hi);
 /* Milliseconds of a clock that never goes back and costs no system call. */
 uint64_t os_clock_ms(void);
 
-/* Sixty-four bits that another process can't guess. */
-uint64_t os_random(void);
-
 /* Sleeps while *word == value, or returns early; wakes one sleeper. */
 void os_wait(const uint32_t *word, uint32_t value);
 void os_wake(const uint32_t *word);

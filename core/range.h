@@ -13,7 +13,7 @@
  * neither the map nor a descriptor needs a look-up. (A flat map of the whole heap is snmalloc's idea.)
  *
  * Invariants:
- *   - once range_init() has returned only ends move: those of the lanes, and `bytes` with them;
+ *   - once range_init() has returned only ends move: those of the lanes, and `granules` with them;
  *   - lanes only grow; committed memory stays committed, its pages may be purged;
  *   - the map of every slice is zero, but for those of buffers, and of slabs with sleeping blocks.
  */

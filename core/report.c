@@ -15,16 +15,21 @@
 
 static bool report_carries_on;
 
-static __attribute__((format(printf, 1, 0))) void write_line(const char *format, va_list args)
+/* The longest ending is "; aborting\n". */
+#define ENDING_BYTES 16
+
+static __attribute__((format(printf, 1, 0))) void
+write_line(const char *format, va_list args, const char *ending)
 {
 	char line[REPORT_BYTES] = REPORT_PREFIX;
 	const size_t prefix = sizeof(REPORT_PREFIX) - 1;
-	const size_t room = sizeof(line) - prefix - 1;
+	const size_t room = sizeof(line) - prefix - ENDING_BYTES;
 	int wanted = vsnprintf(line + prefix, room, format, args);
-	size_t n = wanted < 0 ? 0 : (size_t)wanted < room ? (size_t)wanted : room - 1;
+	size_t n = prefix + (wanted < 0 ? 0 : (size_t)wanted < room ? (size_t)wanted : room - 1);
+	size_t length = strlen(ending);
 
-	line[prefix + n] = '\n';
-	os_write(2, line, prefix + n + 1);
+	memcpy(line + n, ending, length);
+	os_write(2, line, n + length);
 }
 
 void report(const char *format, ...)
@@ -32,7 +37,7 @@ void report(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	write_line(format, args);
+	write_line(format, args, "\n");
 	va_end(args);
 }
 
@@ -41,7 +46,7 @@ void report_misuse(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	write_line(format, args);
+	write_line(format, args, report_carries_on ? "; ignored\n" : "; aborting\n");
 	va_end(args);
 	if (!report_carries_on)
 		abort();

@@ -13,9 +13,9 @@
 void report(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 
 /*
- * A misuse of the heap that would end in corruption if it went on: one line, then abort(), unless
- * report_set_fatal(false) was called: then one line and the caller carries on as if the call hadn't
- * been made.
+ * A misuse of the heap that would end in corruption if it went on: one line that ends "; aborting", and
+ * abort(); after report_set_fatal(false) one that ends "; ignored", and the caller carries on as if the
+ * call hadn't been made.
  */
 void report_misuse(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 void report_set_fatal(bool is_fatal);

@@ -101,7 +101,7 @@ static bool slab_extend(struct span *slab)
 	/* Backwards, so that they are handed out forwards. */
 	for (uint32_t i = count; i-- > 0;)
 		put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
-	slab->extended += count;
+	__atomic_store_n(&slab->extended, slab->extended + count, __ATOMIC_RELAXED);
 	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);
 	__atomic_store_n(&slab->most_product, last * slab->reciprocal, __ATOMIC_RELAXED);
 	return true;
@@ -136,6 +136,22 @@ static bool page_is_free(const struct span *slab, size_t at)
 	return true;
 }
 
+/*
+ * While blocks sleep, the product that every free compares is off by half its range: no free of a block of
+ * this slab takes the inlined path, which can't see that a block sleeps.
+ */
+static void set_asleep(struct span *slab, uint32_t count)
+{
+	if ((slab->asleep > 0) != (count > 0))
+		__atomic_store_n(&slab->start_product, slab->start_product ^ (uint64_t)1 << 63, __ATOMIC_RELAXED);
+	slab->asleep = count;
+}
+
+bool slab_block_sleeps(const struct span *slab, const void *p)
+{
+	return slab->has_map && __atomic_load_n(range_map_of(p), __ATOMIC_RELAXED) != 0;
+}
+
 /* Puts sleeping blocks back on the list, those that start in [from, to) of the slab. */
 static void wake_blocks(struct span *slab, size_t from, size_t to)
 {
@@ -144,7 +160,7 @@ static void wake_blocks(struct span *slab, size_t from, size_t to)
 	for (; i < slab->extended && (size_t)i * slab->block_bytes < to; i++)
 		if (*block_mark(slab, i) != 0) {
 			*block_mark(slab, i) = 0;
-			slab->asleep--;
+			set_asleep(slab, slab->asleep - 1);
 			put_fresh(slab, slab->start + (size_t)i * slab->block_bytes);
 		}
 }
@@ -157,15 +173,30 @@ static bool slab_wake(struct span *slab)
 	return slab->free != NULL;
 }
 
+static_assert(SLAB_LONG_SLICES * SLICE_BYTES / OS_PAGE <= 64, "a word has a bit for each page of a slab");
+
+/* A bit for each page that no block in use touches. */
+static uint64_t free_pages(const struct span *slab)
+{
+	size_t end = (size_t)slab->extended * slab->block_bytes;
+	uint64_t pages = 0;
+
+	for (size_t at = 0; at < end; at += OS_PAGE)
+		pages |= (uint64_t)page_is_free(slab, at) << (at / OS_PAGE);
+	return pages;
+}
+
 size_t slab_purge_holes(struct span *slab)
 {
 	size_t end = (size_t)slab->extended * slab->block_bytes, purged = 0;
 
 	slab->has_map = true;
-	slab->asleep = slab->extended - slab_used(slab);
 	mark_free(slab);
+	set_asleep(slab, slab->extended - slab_used(slab));
+	/* All pages are looked at before the first block wakes: it may reach into the next page. */
+	uint64_t pages = free_pages(slab);
 	for (size_t at = 0; at < end; at += OS_PAGE) {
-		if (page_is_free(slab, at) && os_purge(slab->start + at, OS_PAGE))
+		if ((pages >> (at / OS_PAGE) & 1) && os_purge(slab->start + at, OS_PAGE))
 			purged += OS_PAGE;
 		else
 			wake_blocks(slab, at, at + OS_PAGE);

@@ -30,6 +30,9 @@ void slab_free(struct heap *heap, struct span *slab, void *block);
 /* Gives back every slab of the heap that is empty, and with `holes` the free pages of the others. */
 void slab_trim(struct heap *heap, bool holes);
 
+/* Is the block at p, of a slab, free and asleep? */
+bool slab_block_sleeps(const struct span *slab, const void *p);
+
 /* Gives back the pages of a slab that no block in use touches. Bytes. */
 size_t slab_purge_holes(struct span *slab);
 

@@ -169,6 +169,22 @@ static void bin_remove(struct span *run)
 	set_slice(first_slice(run) + run->slices - 1, nobody());
 }
 
+/*
+ * Takes in a neighbouring run. The age of what comes out is between the two, as their lengths are: a
+ * little memory freed beside much that is old doesn't make all of it young.
+ */
+static void run_absorb(struct span *run, struct span *other)
+{
+	uint64_t slices = (uint64_t)run->slices + other->slices;
+	uint32_t younger_ms = run->stamp_ms - other->stamp_ms;
+
+	bin_remove(other);
+	run->stamp_ms = other->stamp_ms + (uint32_t)((uint64_t)younger_ms * run->slices / slices);
+	run->slices = (uint32_t)slices;
+	run->has_map |= other->has_map;
+	put_descriptor(other);
+}
+
 /* Makes a descriptor that is in no list a free run, merged with its neighbours of the same state. */
 static void run_insert(struct span *run, enum span_kind kind, uint32_t stamp_ms)
 {
@@ -178,18 +194,11 @@ static void run_insert(struct span *run, enum span_kind kind, uint32_t stamp_ms)
 	span_set_kind(run, kind);
 	run->stamp_ms = stamp_ms;
 	if (span_kind(before) == kind) {
-		bin_remove(before);
 		run->start = before->start;
-		run->slices += before->slices;
-		run->has_map |= before->has_map;
-		put_descriptor(before);
+		run_absorb(run, before);
 	}
-	if (span_kind(after) == kind) {
-		bin_remove(after);
-		run->slices += after->slices;
-		run->has_map |= after->has_map;
-		put_descriptor(after);
-	}
+	if (span_kind(after) == kind)
+		run_absorb(run, after);
 	bin_add(run);
 }
 

@@ -16,6 +16,15 @@ static uintptr_t this_stack_pointer(void)
 	return (uintptr_t)__builtin_frame_address(0);
 }
 
+/* Is this a coroutine or a signal's own stack, where what is allocated need not end with the scope? */
+static bool is_elsewhere(struct scope *scope, uintptr_t sp)
+{
+	if (scope->frame == UINTPTR_MAX || scope_is_own_stack(scope->thread, sp))
+		return false;
+	stats_add(&scope->region.counters->stats.heap_other_stack, 1);
+	return true;
+}
+
 void *scopes_alloc(size_t size, size_t align)
 {
 	struct scope *scope = scope_top(heap_self());
@@ -25,7 +34,7 @@ void *scopes_alloc(size_t size, size_t align)
 		scope_close_abandoned(scope->thread, sp);
 		scope = scope_top(scope->thread->heap);
 	}
-	if (scope_is_open(scope))
+	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
 		return region_alloc(scope->thread, size, align);
 	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
 }

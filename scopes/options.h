@@ -31,7 +31,7 @@
 	X(limit_bytes, "LIMIT", SIZE, 0, 0, (uint64_t)1 << 40, "", \
 	  "bytes of buffers a scope may hold before the general heap serves; 0: no limit") \
 	X(max_block_bytes, "MAX_BLOCK", SIZE, 32 << 10, 16, 8 << 20, "", \
-	  "largest block that a scope serves from shared buffers") \
+	  "largest block that shares a buffer with others; half a buffer at most") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \

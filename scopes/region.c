@@ -78,7 +78,6 @@ static void push_buffer(struct region *region, struct span *span)
 	span->next = region->buffers;
 	region->buffers = span;
 	region->held_bytes += span_bytes(span);
-	stats_max(&region->counters->stats.peak_bytes, region->held_bytes);
 }
 
 /* Brings a buffer that the region holds to the front. */
@@ -354,6 +353,7 @@ void region_close(struct thread *thread, struct region *region)
 	if (is_unseen)
 		lost_bytes = region->bumped_bytes - region->kept_bytes;
 	stats_max(&stats->peak_bytes, region->held_bytes);
+	stats_add(&stats->buffers_reused, region->was_prepared);
 	stats_add(&stats->bytes_allocated, region->bumped_bytes);
 	stats_add(&stats->bytes_freed, region->bumped_bytes - region->kept_bytes - lost_bytes);
 	stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
@@ -365,14 +365,17 @@ void region_close(struct thread *thread, struct region *region)
 static void count_open(struct region *region)
 {
 	struct region_stats *stats = &region->counters->stats;
+	size_t live_bytes = 0;
 
 	for (struct span *span = region->buffers; span; span = span->next) {
 		size_t blocks = granule_count(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi)).blocks;
-		size_t live = buffer_count_fresh(span);
+		struct buffer_fresh fresh = buffer_count_fresh(span);
 		stats_add(&stats->blocks_allocated, blocks);
-		stats_add(&stats->blocks_freed, blocks > live ? blocks - live : 0);
+		stats_add(&stats->blocks_freed, blocks > fresh.blocks ? blocks - fresh.blocks : 0);
+		live_bytes += fresh.bytes;
 	}
 	stats_add(&stats->bytes_allocated, region->bumped_bytes);
+	stats_add(&stats->bytes_freed, region->bumped_bytes - region->kept_bytes - live_bytes);
 	stats_max(&stats->peak_bytes, region->held_bytes);
 }
 
@@ -410,7 +413,7 @@ void region_prepare(struct thread *thread, struct region *region, const struct p
 		span = buffer_take_spare(heap, policy->size_log2);
 	if (!span)
 		return;
-	stats_add(&region->counters->stats.buffers_reused, 1);
+	region->was_prepared = true;
 	push_buffer(region, span);
 	region->extent = span->fresh_lo = span->fresh_hi = buffer_begin(span);
 	region->limit = span_end(span);

@@ -145,7 +145,7 @@ REGION_API const char *region_name_of(const void *p);
 	X(heap_too_big, "blocks", "served by the general heap: larger than LIBREGION_MAX_BLOCK") \
 	X(heap_over_limit, "blocks", "served by the general heap: the scope's byte limit was reached") \
 	X(heap_no_buffer, "blocks", "served by the general heap: no buffer could be had") \
-	X(heap_other_stack, "blocks", "served by the general heap: the scope's frame is on another stack") \
+	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \
 	X(late_frees, "blocks", "frees of blocks that a scope had already reclaimed") \
 	X(peak_bytes, "bytes", "most bytes of buffers a scope held at once") \
 	X(buffers_made, "buffers", "buffers taken from the heap range") \

@@ -45,6 +45,7 @@ struct region {
 	size_t unswept_bytes;    /* bumped since it last looked for holes in its other buffers */
 	size_t bumped_bytes;     /* in holes left so far */
 	size_t kept_bytes;       /* of blocks that region_keep() has marked */
+	bool was_prepared;       /* its first buffer was there when it was opened */
 };
 
 /* region_on_exit(). */

@@ -1,1 +1,225 @@
-int main(void){return 0;}
+/*
+ * lock.c: one holder at a time, sleep for the others, and a way through fork() for whoever holds it.
+ */
+#include <sched.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "unit.h"
+
+#define THREADS 4
+#define TURNS 30000
+
+static struct lock lock;
+
+/* Two plain counters that only agree if nobody else was between them. */
+static struct shared {
+	volatile size_t first, second;
+	size_t disagreements;
+} shared;
+
+static void *take_turns(void *arg)
+{
+	(void)arg;
+	for (size_t i = 0; i < TURNS; i++) {
+		lock_acquire(&lock);
+		shared.disagreements += shared.first != shared.second;
+		shared.first++;
+		if (i % 64 == 0)
+			sched_yield();
+		shared.second++;
+		lock_release(&lock);
+	}
+	return NULL;
+}
+
+Test(lock, one_thread_at_a_time_holds_it, .timeout = 30)
+{
+	pthread_t threads[THREADS];
+
+	for (size_t i = 0; i < THREADS; i++)
+		require(pthread_create(&threads[i], NULL, take_turns, NULL) == 0, "thread %zu", i);
+	for (size_t i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	require(shared.disagreements == 0, "%zu", shared.disagreements);
+	require(shared.first == THREADS * TURNS, "%zu turns", shared.first);
+	require(lock.word == 0, "it is free in the end");
+}
+
+static void *try_it(void *arg)
+{
+	bool *could = arg;
+
+	*could = lock_try(&lock);
+	if (*could)
+		lock_release(&lock);
+	return NULL;
+}
+
+Test(lock, a_try_succeeds_only_while_nobody_holds_it)
+{
+	bool could = false;
+
+	run_thread(try_it, &could);
+	require(could, "free");
+	lock_acquire(&lock);
+	run_thread(try_it, &could);
+	require(!could, "held");
+	lock_release(&lock);
+	run_thread(try_it, &could);
+	require(could, "free again");
+}
+
+static bool has_got_it[THREADS];
+static uint64_t waiting_ns[THREADS];
+
+static void *wait_for_it(void *arg)
+{
+	bool *has = arg;
+	struct timespec spent;
+
+	lock_acquire(&lock);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+	waiting_ns[has - has_got_it] = (uint64_t)spent.tv_sec * 1000000000u + (uint64_t)spent.tv_nsec;
+	__atomic_store_n(has, true, __ATOMIC_RELEASE);
+	lock_release(&lock);
+	return NULL;
+}
+
+Test(lock, waiters_sleep_until_it_is_released_and_all_get_it, .timeout = 10)
+{
+	pthread_t threads[THREADS];
+
+	lock_acquire(&lock);
+	for (size_t i = 0; i < THREADS; i++)
+		require(pthread_create(&threads[i], NULL, wait_for_it, &has_got_it[i]) == 0, "thread %zu", i);
+	usleep(200000);
+	for (size_t i = 0; i < THREADS; i++)
+		require(!__atomic_load_n(&has_got_it[i], __ATOMIC_ACQUIRE), "thread %zu", i);
+	lock_release(&lock);
+	for (size_t i = 0; i < THREADS; i++) {
+		pthread_join(threads[i], NULL);
+		require(has_got_it[i], "thread %zu", i);
+		require(waiting_ns[i] < 50000000, "thread %zu was awake for %zu ns", i, (size_t)waiting_ns[i]);
+	}
+}
+
+/* Fork. A child says what it saw by its status. */
+
+static int status_of(pid_t child)
+{
+	int status = -1;
+
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+static bool is_free_for_others(void)
+{
+	bool could = false;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, try_it, &could) == 0)
+		pthread_join(thread, NULL);
+	return could;
+}
+
+Test(lock, a_fork_takes_a_free_lock_and_leaves_it_free_on_both_sides, .timeout = 10)
+{
+	lock_before_fork(&lock);
+	require(!is_free_for_others(), "the fork holds it");
+	pid_t child = fork();
+	if (child == 0) {
+		lock_after_fork_in_child(&lock);
+		_exit(is_free_for_others() ? 0 : 1);
+	}
+	lock_after_fork_in_parent(&lock);
+	require(status_of(child) == 0, "it isn't free in the child");
+	require(is_free_for_others(), "it isn't free in the parent");
+}
+
+Test(lock, a_fork_inside_the_critical_section_passes_and_leaves_it_held_on_both_sides, .timeout = 10)
+{
+	lock_acquire(&lock);
+	lock_before_fork(&lock);
+	pid_t child = fork();
+	if (child == 0) {
+		lock_after_fork_in_child(&lock);
+		bool is_held = !is_free_for_others();
+		lock_release(&lock);
+		_exit(is_held && is_free_for_others() ? 0 : 1);
+	}
+	lock_after_fork_in_parent(&lock);
+	require(status_of(child) == 0, "the child has lost its critical section");
+	require(!is_free_for_others(), "it is held in the parent");
+	lock_release(&lock);
+	require(is_free_for_others() && lock.fork_passes == 0, "%u passes left", lock.fork_passes);
+}
+
+Test(lock, a_fork_inside_a_fork_handler_passes_too, .timeout = 10)
+{
+	lock_before_fork(&lock);
+	lock_before_fork(&lock);
+	pid_t child = fork();
+	if (child == 0) {
+		lock_after_fork_in_child(&lock);
+		bool is_held = !is_free_for_others();
+		lock_after_fork_in_child(&lock);
+		_exit(is_held && is_free_for_others() ? 0 : 1);
+	}
+	lock_after_fork_in_parent(&lock);
+	require(status_of(child) == 0, "the child");
+	require(!is_free_for_others(), "the outer one holds it still");
+	lock_after_fork_in_parent(&lock);
+	require(is_free_for_others(), "it is free");
+}
+
+Test(lock, a_fork_with_a_waiter_behind_it_leaves_no_waiter_in_the_child, .timeout = 10)
+{
+	pthread_t thread;
+
+	lock_acquire(&lock);
+	require(pthread_create(&thread, NULL, wait_for_it, &has_got_it[0]) == 0, "no thread");
+	usleep(50000);
+	/* Somebody is waiting now, who doesn't exist in the child. */
+	lock_before_fork(&lock);
+	pid_t child = fork();
+	if (child == 0) {
+		lock_after_fork_in_child(&lock);
+		lock_release(&lock);
+		_exit(is_free_for_others() ? 0 : 1);
+	}
+	lock_after_fork_in_parent(&lock);
+	require(status_of(child) == 0, "the child");
+	lock_release(&lock);
+	pthread_join(thread, NULL);
+	require(has_got_it[0], "the waiter in the parent");
+}
+
+struct forker {
+	bool is_through;
+};
+
+static void *fork_elsewhere(void *arg)
+{
+	struct forker *forker = arg;
+
+	lock_before_fork(&lock);
+	__atomic_store_n(&forker->is_through, true, __ATOMIC_RELEASE);
+	lock_after_fork_in_parent(&lock);
+	return NULL;
+}
+
+Test(lock, a_fork_of_another_thread_does_not_pass, .timeout = 10)
+{
+	struct forker forker = {0};
+	pthread_t thread;
+
+	lock_acquire(&lock);
+	require(pthread_create(&thread, NULL, fork_elsewhere, &forker) == 0, "no thread");
+	usleep(50000);
+	require(!__atomic_load_n(&forker.is_through, __ATOMIC_ACQUIRE), "it waits");
+	lock_release(&lock);
+	pthread_join(thread, NULL);
+	require(forker.is_through && lock.word == 0, "and gets through");
+}
