@@ -10,8 +10,10 @@
 #include <string.h>
 
 #define VECTOR_BYTES 32
+#define SIZE_BYTE (GRANULE_FREED | GRANULE_FADED)
 
 typedef signed char vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef unsigned char lanes __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
 
 /*
@@ -68,7 +70,7 @@ void granule_set_long(unsigned char *head, size_t granules)
 {
 	assert(granules > GRANULE_SHORT_MAX && granules <= GRANULE_MAX);
 	for (unsigned i = 1; i <= GRANULE_LONG_BYTES; i++) {
-		head[i] = (unsigned char)(0x80 | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
+		head[i] = (unsigned char)(SIZE_BYTE | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
 		granules >>= GRANULE_LONG_BITS;
 	}
 	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
@@ -181,24 +183,23 @@ static inline __attribute__((always_inline)) size_t sum(vector counts)
 }
 
 /* A lane counts to 255, and a sum of pairs to 65535: so many vectors at once. */
-#define COUNT_VECTORS 255
+#define COUNT_VECTORS 254u
 
 struct tally {
-	vector heads, longs, live;
+	vector heads, live;
 };
 
 static inline __attribute__((always_inline)) struct tally tally(struct tally tally, vector v)
 {
 	/* A true lane of a comparison is -1. */
-	tally.heads -= (v != 0) & ((v & GRANULE_FADED) == 0);
-	tally.longs -= (v & GRANULE_SIZE_MASK) == (vector){0} + GRANULE_LONG;
+	tally.heads -= (vector)((lanes)v + (lanes)v) > 0;
 	tally.live |= v > 0;
 	return tally;
 }
 
 static inline __attribute__((always_inline)) void add_up(struct granule_counts *counts, struct tally tally)
 {
-	counts->blocks += sum(tally.heads) - sum(tally.longs) * GRANULE_LONG_BYTES;
+	counts->blocks += sum(tally.heads);
 	counts->any_live |= any(tally.live);
 }
 
@@ -207,14 +208,20 @@ count(const unsigned char *from, const unsigned char *end)
 {
 	struct granule_counts counts = {0};
 
-	while (end - from >= VECTOR_BYTES) {
+	while (from < end) {
+		size_t left = (size_t)(end - from), vectors = left / VECTOR_BYTES;
 		struct tally part = {0};
-		for (int i = 0; i < COUNT_VECTORS && end - from >= VECTOR_BYTES; i++, from += VECTOR_BYTES)
-			part = tally(part, load(from));
+
+		vectors = vectors < COUNT_VECTORS ? vectors : COUNT_VECTORS;
+		for (size_t i = 0; i < vectors; i++)
+			part = tally(part, load(from + i * VECTOR_BYTES));
+		from += vectors * VECTOR_BYTES;
+		if (vectors < COUNT_VECTORS) {
+			part = tally(part, load_tail(from, left % VECTOR_BYTES));
+			from = end;
+		}
 		add_up(&counts, part);
 	}
-	if (end > from)
-		add_up(&counts, tally((struct tally){0}, load_tail(from, (size_t)(end - from))));
 	return counts;
 }
 

@@ -6,11 +6,11 @@
  *     bit 7      freed
  *     bit 6      faded: the block outlives its scope, or has done so
  *     bits 0-5   granules of the block, 1 to 62; or 63: the size is in the next four bytes, which
- *                belong to the block, five bits each, lowest first, with bit 7 set
+ *                belong to the block, five bits each, lowest first, with bits 7 and 6 set
  *
- * All other bytes are zero. So a byte that is positive as a signed number is the head of a live block,
- * a size byte (0x80 to 0x9f) can't be taken for one, and a freed head of a long block (0xbf or 0xff)
- * can't be taken for a size byte.
+ * All other bytes are zero. So, as signed numbers: a byte that is positive is the head of a live block,
+ * one whose double is positive is the head of a block that hasn't faded, a size byte (0xc0 to 0xdf) is
+ * neither, and a freed head of a long block (0xbf or 0xff) can't be taken for a size byte.
  *
  * Bytes are written by the thread that owns the buffer, except that any thread may set bit 7 of a live
  * block: a plain store from the one thread that frees it. Setting bit 6 of a block that another thread

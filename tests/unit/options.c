@@ -95,6 +95,8 @@ static const struct refused {
 	{"LIBREGION_BUFFER_SIZE", "65535", &options.buffer_bytes, 256 << 10, "expected 64k to 16M"},
 	{"LIBREGION_BUFFER_SIZE", "17M", &options.buffer_bytes, 256 << 10, "expected 64k to 16M"},
 	{"LIBREGION_BUFFER_SIZE", "17179869184G", &options.buffer_bytes, 256 << 10, "expected 64k to 16M"},
+	{"LIBREGION_BUFFER_SIZE", "18014398509482048k", &options.buffer_bytes, 256 << 10,
+	 "expected 64k to 16M"},
 	{"LIBREGION_BUFFER_SIZE", "18446744073709617152", &options.buffer_bytes, 256 << 10,
 	 "expected 64k to 16M"},
 	{"LIBREGION_HEAP_RANGE", "15M", &options.heap_range_bytes, (uint64_t)1 << 40,
@@ -146,14 +148,14 @@ Test(options, a_text_is_taken_as_it_is_up_to_its_room)
 	text[OPTION_TEXT_BYTES - 1] = '\0';
 	require(!*read_with("LIBREGION_STATS", text, &capture), "%s", capture.text);
 	require(strcmp(options.stats, text) == 0, "%s", options.stats);
-	require(!*read_with("LIBREGION_STATS", "/tmp/a b=%p.json", &capture), "%s", capture.text);
-	require(strcmp(options.stats, "/tmp/a b=%p.json") == 0, "%s", options.stats);
+	require(!*read_with("LIBREGION_STATS", "some/file b=%p.json", &capture), "%s", capture.text);
+	require(strcmp(options.stats, "some/file b=%p.json") == 0, "%s", options.stats);
 	memset(text, 'y', sizeof(text));
 	text[OPTION_TEXT_BYTES] = '\0';
 	read_with("LIBREGION_STATS", text, &capture);
 	require(strstr(capture.text, "LIBREGION_STATS=yyy") && strstr(capture.text, "not understood"), "%s",
 	        capture.text);
-	require(strcmp(options.stats, "/tmp/a b=%p.json") == 0, "%s", options.stats);
+	require(strcmp(options.stats, "some/file b=%p.json") == 0, "%s", options.stats);
 }
 
 static const char *printed(bool with_help, struct capture *capture)
