@@ -50,26 +50,34 @@ void big_free(struct span *span, void *p, const char *call)
 		              p, (size_t)((char *)p - span->start), span->bytes);
 }
 
-/* Brings the pages to a longer span without copying. */
+static struct big {
+	bool cannot_move; /* the kernel has refused once; it isn't asked again */
+} big;
+
+/*
+ * Brings the pages to a longer span without copying. Pages that were brought before lie in several of
+ * the kernel's mappings, which most kernels don't move at once: those are copied, and lie in one again.
+ */
 static void *move(struct span *span, size_t bytes)
 {
-	if (span->bytes < MOVE_MIN_BYTES)
+	if (span->bytes < MOVE_MIN_BYTES || span->was_moved ||
+	    __atomic_load_n(&big.cannot_move, __ATOMIC_RELAXED))
 		return NULL;
 	struct span *to = span_alloc(slices_for(bytes), 1, SPAN_BIG);
 	if (!to)
 		return NULL;
-	if (!os_move(span->start, to->start, span_bytes(span))) {
-		span_free(to, to->is_zero);
+	enum os_move result = os_move(span->start, to->start, span_bytes(span));
+	if (result != OS_MOVED) {
+		__atomic_store_n(&big.cannot_move, true, __ATOMIC_RELAXED);
+		if (result == OS_NOT_MOVED)
+			span_free(to, false);
 		return NULL;
 	}
 	to->bytes = page_round(bytes);
 	to->is_zero = false;
 	to->was_moved = true;
 	/* What is left behind reads as zero. */
-	if (span->was_moved)
-		release(span);
-	else
-		span_free(span, true);
+	span_free(span, true);
 	return to->start;
 }
 

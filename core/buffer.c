@@ -55,6 +55,9 @@ struct span *buffer_make(struct heap *heap, unsigned size_log2, size_t count)
 {
 	struct span *span = NULL;
 
+	/* Only as many as there is room for in the cache. */
+	size_t room = (buffers.cache_bytes - heap->spare_bytes) >> size_log2;
+	count = heap->spare_bytes >= buffers.cache_bytes || room == 0 ? 1 : count <= room ? count : room;
 	for (size_t i = 0; i < count; i++) {
 		if (span)
 			buffer_put(heap, span);
@@ -272,16 +275,23 @@ static void list_remove(struct span *span)
  */
 static bool settle(struct span *span)
 {
-	span_set_kind(span, SPAN_RETIRED);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	struct survey survey = survey_of(span);
-	if (survey.live == 0) {
-		span_set_kind(span, SPAN_BUFFER);
-		return false;
-	}
-	__atomic_store_n(&span->live_wake, (uint32_t)survey.live / 4, __ATOMIC_RELAXED);
+	struct survey survey;
+	uint32_t left;
+
+	do {
+		__atomic_store_n(&span->live, 0, __ATOMIC_RELAXED);
+		span_set_kind(span, SPAN_RETIRED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		survey = survey_of(span);
+		if (survey.live == 0) {
+			span_set_kind(span, SPAN_BUFFER);
+			return false;
+		}
+		__atomic_store_n(&span->live_wake, (uint32_t)survey.live / 4, __ATOMIC_RELAXED);
+		/* Frees that came meanwhile have counted down already. */
+		left = __atomic_add_fetch(&span->live, (uint32_t)survey.live, __ATOMIC_ACQ_REL);
+	} while ((int32_t)left <= 0);
 	span->is_full = !has_room(span, survey);
-	__atomic_store_n(&span->live, (uint32_t)survey.live, __ATOMIC_RELAXED);
 	list_add(span);
 	return true;
 }

@@ -357,16 +357,38 @@ static void *alloc_class(unsigned class)
 	return heap ? slab_alloc(heap, class) : alloc_shared(class);
 }
 
-void *heap_alloc(size_t bytes)
+static void *alloc_once(size_t align, size_t bytes)
 {
-	if (bytes > CLASS_MAX_BYTES)
-		return big_alloc(bytes, 1);
-	return alloc_class(class_of(bytes ? bytes : 1));
+	unsigned class = CLASS_COUNT;
+
+	bytes += !bytes;
+	if (align > GRANULE_BYTES)
+		class = slab_aligned_class(align, bytes);
+	else if (bytes <= CLASS_MAX_BYTES)
+		class = class_of(bytes);
+	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(bytes, align);
+}
+
+/* Before memory is said to be out, everything that is kept ready is let go. */
+static __attribute__((cold, noinline)) void *alloc_at_last(size_t align, size_t bytes)
+{
+	if (bytes > PTRDIFF_MAX)
+		return NULL;
+	heap_trim();
+	if (heap_tls->state == HEAP_LIVE)
+		buffer_drop_spares(heap_tls);
+	buffer_sweep_retired();
+	return alloc_once(align, bytes);
 }
 
 void *heap_alloc_aligned(size_t align, size_t bytes)
 {
-	unsigned class = slab_aligned_class(align, bytes ? bytes : 1);
+	void *p = alloc_once(align, bytes);
 
-	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(bytes, align);
+	return __builtin_expect(p != NULL, 1) ? p : alloc_at_last(align, bytes);
+}
+
+void *heap_alloc(size_t bytes)
+{
+	return heap_alloc_aligned(GRANULE_BYTES, bytes);
 }

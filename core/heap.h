@@ -215,12 +215,9 @@ heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
 	return true;
 }
 
-/* What is to be done when a slab's countdown has come to 0: slab_event(), and whatever the caller adds. */
-typedef void slab_event_fn(struct heap *heap, struct span *slab);
-
 /* The common free outside scopes: of a block of the thread's own slab. */
 static inline __attribute__((always_inline)) bool
-heap_free_in_slab(struct heap *heap, void *p, size_t granule, slab_event_fn *event)
+heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 {
 	struct span *span = span_at_slice(granule >> (SLICE_SHIFT - GRANULE_SHIFT));
 	uintptr_t *block = p, mark = heap_freed_mark(p);
@@ -233,13 +230,13 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule, slab_event_fn *eve
 	block[1] = mark;
 	span->free = p;
 	if (__builtin_expect(--span->countdown == 0, 0))
-		event(heap, span);
+		slab_event(heap, span);
 	return true;
 }
 
 /* The common free. False: take the slow path, nothing has happened. */
 static inline __attribute__((always_inline)) bool
-heap_free_inline(struct heap *heap, void *p, slab_event_fn *event)
+heap_free_inline(struct heap *heap, void *p)
 {
 	size_t granule = range_granule_at(p);
 
@@ -248,7 +245,7 @@ heap_free_inline(struct heap *heap, void *p, slab_event_fn *event)
 	/* In a scope it is more likely a buffer's; outside, nothing is lost by not looking at the map. */
 	if (heap->inline_granules == 0 && heap_free_in_buffer(heap, p, granule))
 		return true;
-	return heap_free_in_slab(heap, p, granule, event);
+	return heap_free_in_slab(heap, p, granule);
 }
 
 #endif

@@ -13,7 +13,10 @@
 #include "os.h"
 
 /* Its address names the thread, and is the same in the child of a fork. */
-static _Thread_local uint64_t lock_self __attribute__((tls_model("initial-exec")));
+static _Thread_local struct {
+	uint32_t held;       /* locks that the thread holds, is about to take or has just given up */
+	uint32_t bare_forks; /* forks under way, one in the other, that take no locks */
+} lock_self __attribute__((tls_model("initial-exec"), aligned(8)));
 
 #define LOCK_AWAITED ((uintptr_t)1)
 #define LOCK_SPINS 100
@@ -33,9 +36,25 @@ static bool swap(struct lock *lock, uintptr_t from, uintptr_t to)
 	return __atomic_compare_exchange_n(&lock->word, &from, to, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-bool lock_try(struct lock *lock)
+/* Said before a lock is taken, and after it was given up: a signal in between finds it so. */
+static void count_held(int change)
+{
+	lock_self.held += (uint32_t)change;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static bool try(struct lock *lock)
 {
 	return swap(lock, 0, self());
+}
+
+bool lock_try(struct lock *lock)
+{
+	count_held(1);
+	bool is_taken = try(lock);
+	if (!is_taken)
+		count_held(-1);
+	return is_taken;
 }
 
 static void pause(void)
@@ -51,7 +70,7 @@ static __attribute__((cold, noinline)) void acquire_slow(struct lock *lock)
 {
 	/* Critical sections are short: a few looks are cheaper than a sleep. */
 	for (int spins = 0; spins < LOCK_SPINS; spins++) {
-		if (__atomic_load_n(&lock->word, __ATOMIC_RELAXED) == 0 && lock_try(lock))
+		if (__atomic_load_n(&lock->word, __ATOMIC_RELAXED) == 0 && try(lock))
 			return;
 		pause();
 	}
@@ -65,7 +84,8 @@ static __attribute__((cold, noinline)) void acquire_slow(struct lock *lock)
 
 void lock_acquire(struct lock *lock)
 {
-	if (!lock_try(lock))
+	count_held(1);
+	if (!try(lock))
 		acquire_slow(lock);
 }
 
@@ -74,27 +94,40 @@ void lock_release(struct lock *lock)
 	assert(is_mine(lock));
 	if (__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) & LOCK_AWAITED)
 		os_wake((const uint32_t *)&lock->word);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	count_held(-1);
+}
+
+void lock_fork_begins(void)
+{
+	if (lock_self.held > 0)
+		lock_self.bare_forks++;
+}
+
+void lock_fork_is_done(void)
+{
+	if (lock_self.bare_forks > 0)
+		lock_self.bare_forks--;
 }
 
 void lock_before_fork(struct lock *lock)
 {
-	if (is_mine(lock))
-		lock->fork_passes++;
-	else
+	if (lock_self.bare_forks == 0)
 		lock_acquire(lock);
 }
 
 void lock_after_fork_in_parent(struct lock *lock)
 {
-	if (lock->fork_passes > 0)
-		lock->fork_passes--;
-	else
+	if (lock_self.bare_forks == 0)
 		lock_release(lock);
 }
 
 void lock_after_fork_in_child(struct lock *lock)
 {
+	bool is_held = is_mine(lock);
+
 	/* Nobody waits in a child. */
-	__atomic_store_n(&lock->word, self(), __ATOMIC_RELAXED);
-	lock_after_fork_in_parent(lock);
+	__atomic_store_n(&lock->word, is_held ? self() : 0, __ATOMIC_RELAXED);
+	if (is_held)
+		lock_after_fork_in_parent(lock);
 }

@@ -1,10 +1,11 @@
 /*
  * lock.h: a mutual exclusion lock that fork() can be taken through.
  *
- * A lock knows the thread that holds it, so that a fork() in a signal handler which interrupted that
- * very thread inside a critical section doesn't wait for itself: lock_before_fork() passes a lock that
- * the thread already holds, and the handlers after the fork leave it held. Everywhere else a thread
- * never takes a lock twice.
+ * A thread knows whether it holds or awaits any lock, so that a fork() in a signal handler which
+ * interrupted that very thread doesn't wait for itself, nor for somebody who waits for it: then the
+ * fork takes no lock at all. The child of such a fork may only do what is safe in a signal handler, says
+ * POSIX; the locks that other threads held are free there, and those of its own thread stay held, for the
+ * interrupted code to go on. Outside of fork() a thread never takes a lock twice.
  *
  * Order: statistics, shared heap, heaps, buffers, pool, reservation. Nothing is called with a lock held
  * that could run code of the host program.
@@ -16,8 +17,7 @@
 #include <stdint.h>
 
 struct lock {
-	uintptr_t word;       /* 0, or an address that only the holder has; bit 0: somebody may be waiting */
-	uint32_t fork_passes; /* forks that found the lock held by their own thread */
+	uintptr_t word; /* 0, or an address that only the holder has; bit 0: somebody may be waiting */
 };
 
 void lock_acquire(struct lock *lock);
@@ -25,6 +25,10 @@ void lock_release(struct lock *lock);
 
 /* Takes the lock if that needs no waiting. */
 bool lock_try(struct lock *lock);
+
+/* Around all the others below: the calling thread begins a fork; it is done, in the parent or the child. */
+void lock_fork_begins(void);
+void lock_fork_is_done(void);
 
 /* Around fork(): the first before it, the others after it, in the parent and in the child. */
 void lock_before_fork(struct lock *lock);

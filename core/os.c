@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -18,6 +19,9 @@
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
+#endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
 /* Above what programs number their descriptors from. */
@@ -50,10 +54,14 @@ bool os_purge(void *p, size_t bytes)
 	return raw_call(SYS_madvise, p, bytes, MADV_DONTNEED) == 0;
 }
 
-bool os_move(void *from, void *to, size_t bytes)
+enum os_move os_move(void *from, void *to, size_t bytes)
 {
-	return raw_call(SYS_mremap, from, bytes, bytes,
-	                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1;
+	if (raw_call(SYS_mremap, from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1)
+		return OS_MOVED;
+	/* Refused if something is mapped there: what was there before, or what another thread has put there. */
+	long again = raw_call(SYS_mmap, to, bytes, PROT_READ | PROT_WRITE,
+	                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0L);
+	return again == (long)to ? OS_NOT_MOVED : OS_MOVE_LOST;
 }
 
 bool os_renew(void *p, size_t bytes)
@@ -146,25 +154,37 @@ static bool maps_next_range(struct maps_reader *reader, uintptr_t *lo, uintptr_t
 	return true;
 }
 
-bool os_stack_bounds(uintptr_t sp, uintptr_t *lo, uintptr_t *hi)
+/* The first mapping that holds an address, and the end of the one below it. */
+static bool find_mapping(uintptr_t address, uintptr_t *lo, uintptr_t *hi, uintptr_t *below)
 {
 	struct maps_reader reader = {.fd = (int)raw_call(SYS_openat, AT_FDCWD, "/proc/self/maps",
 	                                                 O_RDONLY | O_CLOEXEC)};
-	uintptr_t below = 0;
 	bool found = false;
 
 	if (reader.fd < 0)
 		return false;
-	while (!found && maps_next_range(&reader, lo, hi)) {
-		found = sp >= *lo && sp < *hi;
-		if (!found)
-			below = *hi;
+	for (*below = 0; !found && maps_next_range(&reader, lo, hi);) {
+		found = address >= *lo && address < *hi;
+		*below = found ? *below : *hi;
 	}
 	os_close(reader.fd);
-	/* The main stack grows down to its limit; any other stack is mapped whole. */
-	if (found && (uintptr_t)getauxval(AT_RANDOM) - *lo < *hi - *lo)
-		*lo = below;
 	return found;
+}
+
+bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi)
+{
+	bool is_initial = raw_call(SYS_gettid) == raw_call(SYS_getpid);
+	/* What lies at the top of the stack: what exec left there, or the thread's control block. */
+	uintptr_t anchor = is_initial ? (uintptr_t)getauxval(AT_RANDOM) : (uintptr_t)pthread_self();
+	uintptr_t below;
+
+	if (!anchor || !find_mapping(anchor, lo, hi, &below))
+		return false;
+	if (is_initial)
+		*lo = below;
+	else
+		*hi = anchor;
+	return true;
 }
 
 uint64_t os_clock_ms(void)

@@ -29,9 +29,11 @@ bool os_purge(void *p, size_t bytes);
 
 /*
  * Moves the pages at `from` to `to`, both committed and of the same length; `from` reads as zero
- * afterwards and stays committed. False where the kernel can't: nothing happened.
+ * afterwards and stays committed. Where the kernel can't, nothing happened; but kernels before 6.17 may
+ * have unmapped `to` by then, and if it can't be had back for certain, it is lost: not to be used again.
  */
-bool os_move(void *from, void *to, size_t bytes);
+enum os_move { OS_MOVED, OS_NOT_MOVED, OS_MOVE_LOST };
+enum os_move os_move(void *from, void *to, size_t bytes);
 
 /*
  * Replaces committed memory with fresh memory that reads as zero. Unlike os_purge it also undoes what
@@ -45,8 +47,11 @@ size_t os_reservable_bytes(void);
 /* Resident bytes of the process; 0 where /proc isn't there. */
 size_t os_resident_bytes(void);
 
-/* The mapping that holds `sp`, with the room a growing main stack has below it; false without /proc. */
-bool os_stack_bounds(uintptr_t sp, uintptr_t *lo, uintptr_t *hi);
+/*
+ * The calling thread's stack, whichever stack it is running on just now, with the room that the initial
+ * thread's has to grow. Without guard pages it may seem to begin lower than it does. False: not known.
+ */
+bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi);
 
 /* Milliseconds of a clock that never goes back and costs no system call. */
 uint64_t os_clock_ms(void);

@@ -300,6 +300,9 @@ void slab_trim(struct heap *heap, bool holes)
 	for (unsigned class = 0; class < CLASS_COUNT; class++)
 		for (struct span *slab = heap->queues[class].first, *next; slab; slab = next) {
 			next = slab->next;
+			/* Whose thread has ended is kept no longer: its last free gives it back. */
+			if (slab->is_kept && slab_used(slab) > 0 && heap->state != HEAP_LIVE)
+				unkeep(slab);
 			if (slab_used(slab) == 0)
 				slab_destroy(heap, slab);
 			else if (holes)

@@ -127,12 +127,6 @@ static void put_descriptor(struct span *span)
 
 /* Free runs. */
 
-/* Read without the lock. */
-static void add_dirty(size_t slices)
-{
-	__atomic_store_n(&pool.dirty_slices, pool.dirty_slices + slices, __ATOMIC_RELAXED);
-}
-
 static void bin_add(struct span *run)
 {
 	unsigned state = state_of(run), bin = bin_of(run->slices);
@@ -145,7 +139,7 @@ static void bin_add(struct span *run)
 	*head = run;
 	pool.bin_masks[state][bin / 64] |= (uint64_t)1 << (bin % 64);
 	pool.free_slices += run->slices;
-	add_dirty(state == DIRTY ? run->slices : 0);
+	pool.dirty_slices += state == DIRTY ? run->slices : 0;
 	set_slice(first_slice(run), run);
 	set_slice(first_slice(run) + run->slices - 1, run);
 }
@@ -164,7 +158,7 @@ static void bin_remove(struct span *run)
 	if (!*head)
 		pool.bin_masks[state][bin / 64] &= ~((uint64_t)1 << (bin % 64));
 	pool.free_slices -= run->slices;
-	add_dirty(state == DIRTY ? -(size_t)run->slices : 0);
+	pool.dirty_slices -= state == DIRTY ? run->slices : 0;
 	set_slice(first_slice(run), nobody());
 	set_slice(first_slice(run) + run->slices - 1, nobody());
 }
@@ -217,9 +211,9 @@ static void run_cut_tail(struct span *span, size_t keep, enum span_kind kind)
 static struct span *run_find(unsigned state, size_t slices)
 {
 	unsigned bin = bin_of(slices);
-	int looks = SEARCH_LIMIT;
+	struct span *run = pool.bins[state][bin];
 
-	for (struct span *run = pool.bins[state][bin]; run && looks-- > 0; run = run->next)
+	for (int looks = 0; run && looks < SEARCH_LIMIT; looks++, run = run->next)
 		if (run->slices >= slices)
 			return run;
 	/* Any run of a bin above is long enough. */
@@ -228,7 +222,10 @@ static struct span *run_find(unsigned state, size_t slices)
 		if (mask)
 			return pool.bins[state][bin + (unsigned)__builtin_ctzl(mask)];
 	}
-	return NULL;
+	/* Before there is none, every run of the bin is looked at. */
+	while (run && run->slices < slices)
+		run = run->next;
+	return run;
 }
 
 /* A run behind the frontier, which moves. */
@@ -391,18 +388,13 @@ static bool purge_run(struct span *run)
 	return true;
 }
 
-uint32_t span_pool_pause_ms(void)
-{
-	return pool.decay_ms / 4 + 1;
-}
-
 size_t span_pool_decay(bool all)
 {
 	uint64_t now_ms = os_clock_ms();
 	size_t bytes = 0;
 
 	lock_acquire(&pool.lock);
-	pool.next_decay_ms = now_ms + span_pool_pause_ms();
+	pool.next_decay_ms = now_ms + pool.decay_ms / 4 + 1;
 	for (int i = 0; all || i < PURGE_RUNS_AT_ONCE; i++) {
 		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
 		if (!run)
@@ -418,14 +410,6 @@ size_t span_pool_decay(bool all)
 	}
 	lock_release(&pool.lock);
 	return bytes;
-}
-
-/* Less than this may stay until the program is active again. */
-#define MUCH_SLICES (((size_t)8 << 20) >> SLICE_SHIFT)
-
-bool span_pool_has_much(void)
-{
-	return __atomic_load_n(&pool.dirty_slices, __ATOMIC_RELAXED) >= MUCH_SLICES;
 }
 
 void span_pool_set_decay_ms(uint32_t ms)

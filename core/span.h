@@ -160,13 +160,6 @@ size_t span_pool_decay(bool all);
 /* The time that a dirty run stays; set once at start. */
 void span_pool_set_decay_ms(uint32_t ms);
 
-/*
- * Is there so much dirty memory that it should go back even if the program does nothing more? And until
- * when, in milliseconds from now, is there nothing to do?
- */
-bool span_pool_has_much(void);
-uint32_t span_pool_pause_ms(void);
-
 /* Bytes of spans in use, and of free dirty runs. */
 struct span_totals {
 	size_t used_bytes, dirty_bytes;

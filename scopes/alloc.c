@@ -11,11 +11,6 @@
 #include "scope.h"
 #include "scopes.h"
 
-static uintptr_t this_stack_pointer(void)
-{
-	return (uintptr_t)__builtin_frame_address(0);
-}
-
 /* Is this a coroutine or a signal's own stack, where what is allocated need not end with the scope? */
 static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 {
@@ -28,10 +23,10 @@ static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 void *scopes_alloc(size_t size, size_t align)
 {
 	struct scope *scope = scope_top(heap_self());
-	uintptr_t sp = this_stack_pointer();
+	uintptr_t sp = scope_here();
 
 	if (scope && scope->frame <= sp) {
-		scope_close_abandoned(scope->thread, sp);
+		scope_close_abandoned(scope->thread, sp, false);
 		scope = scope_top(scope->thread->heap);
 	}
 	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
@@ -43,9 +38,9 @@ void scopes_before_longjmp(uintptr_t sp)
 {
 	struct scope *scope = scope_top(heap_self());
 
-	/* A jump on another stack, or from one stack to another, leaves no frame of this one. */
-	if (scope && scope != &scope->thread->base && scope_is_own_stack(scope->thread, this_stack_pointer()))
-		scope_close_abandoned(scope->thread, sp);
+	/* A target on another stack leaves no frame of this one; a jump from another stack may. */
+	if (scope && scope != &scope->thread->base)
+		scope_close_abandoned(scope->thread, sp, true);
 }
 
 static void suspend(struct heap *heap, struct scope *scope)
@@ -81,10 +76,11 @@ static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
 /* Copies what both blocks hold, and frees the old one. */
 static void *replace(void *to, void *p, size_t old_bytes, size_t size)
 {
+	/* A block that can't be made smaller is large enough. */
 	if (!to)
-		return NULL;
+		return size <= old_bytes ? p : NULL;
 	memcpy(to, p, old_bytes < size ? old_bytes : size);
-	if (!heap_free_inline(heap_self(), p, slab_event))
+	if (!heap_free_inline(heap_self(), p))
 		heap_free(p, "realloc");
 	return to;
 }

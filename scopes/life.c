@@ -81,8 +81,9 @@ static void begin_scopes(struct heap *heap)
 		return;
 	heap->upper_top = &thread->base;
 	thread->stack_bytes = 0;
+	thread->has_asked_stack = false;
 	if (options.wrap_threads)
-		scope_enter_with((uintptr_t)__builtin_frame_address(0), UINTPTR_MAX,
+		scope_enter_with(scope_here(), UINTPTR_MAX,
 		                 &(struct region_options){.name = "thread"});
 }
 
@@ -102,7 +103,7 @@ void scopes_thread_end(struct heap *heap)
 	if (!thread)
 		return;
 	while (scope_top(heap) != &thread->base)
-		scope_end_top(thread);
+		scope_end_top(thread, true);
 	scopes_trim(heap);
 	stats_thread_ends(thread);
 }
@@ -133,6 +134,7 @@ void scopes_finish(void)
 
 void scopes_before_fork(void)
 {
+	lock_fork_begins();
 	lock_before_fork(stats_lock());
 	heap_before_fork();
 }
@@ -141,10 +143,12 @@ void scopes_after_fork_in_parent(void)
 {
 	heap_after_fork_in_parent();
 	lock_after_fork_in_parent(stats_lock());
+	lock_fork_is_done();
 }
 
 void scopes_after_fork_in_child(void)
 {
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
+	lock_fork_is_done();
 }

@@ -36,8 +36,6 @@
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \
 	  "milliseconds that freed memory stays before it goes back to the system") \
-	X(decay_thread, "DECAY_THREAD", CHOICE, 0, 0, 0, "auto never always", \
-	  "a thread that gives memory back while the program is idle; auto: if it has threads anyway") \
 	X(stats, "STATS", TEXT, 0, 0, 0, "1, json, prometheus, or a file name; %p is the process id", \
 	  "statistics at exit, on stderr or to a file (.json and .prom by their ending)") \
 	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, path and options in force at start") \

@@ -37,21 +37,26 @@ void region_harvest(struct heap *heap, struct region *region)
 	heap->popped_bytes = 0;
 }
 
-/* The hole with the cursor is left: its bytes are counted, and its buffer knows how far it is used. */
-static void leave_hole(struct heap *heap, struct region *region)
+/* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
+static void leave_hole_at(struct region *region, char *cursor)
 {
 	struct span *span = region->buffers;
 
 	if (!span)
 		return;
-	if (heap->cursor > span->used_end)
-		span->used_end = heap->cursor;
-	if (heap->cursor > span->fresh_hi)
-		span->fresh_hi = heap->cursor;
+	if (cursor > span->used_end)
+		span->used_end = cursor;
+	if (cursor > span->fresh_hi)
+		span->fresh_hi = cursor;
 	/* Modulo 2^64: a cursor that went back into the hole before takes off what was added there. */
-	region->bumped_bytes += (size_t)(heap->cursor - region->extent);
-	region->unswept_bytes += (size_t)(heap->cursor - region->extent);
-	region->extent = heap->cursor;
+	region->bumped_bytes += (size_t)(cursor - region->extent);
+	region->unswept_bytes += (size_t)(cursor - region->extent);
+	region->extent = cursor;
+}
+
+static void leave_hole(struct heap *heap, struct region *region)
+{
+	leave_hole_at(region, heap->cursor);
 }
 
 static bool enter_hole(struct heap *heap, struct region *region, char *from, size_t bytes)
@@ -129,24 +134,62 @@ static void enter_empty(struct heap *heap, struct region *region, struct span *s
 /* Goes on in a buffer with survivors. */
 static bool enter_partial(struct heap *heap, struct region *region, struct span *span, size_t bytes)
 {
-	if (!span)
-		return false;
 	push_buffer(region, span);
 	stats_add(&region->counters->stats.buffers_partial, 1);
 	return enter_hole(heap, region, span->resume, bytes);
 }
 
-static bool is_over_limit(const struct region *region)
+static void put_empty(struct thread *thread, struct span *span)
 {
-	return region->held_bytes + ((size_t)1 << region->policy->size_log2) > region->policy->limit_bytes;
+	buffer_clear(span);
+	buffer_put(thread->heap, span);
+}
+
+/* A buffer with survivors that no thread goes on in. */
+static void settle(struct thread *thread, struct span *span)
+{
+	if (!buffer_retire(span))
+		put_empty(thread, span);
+}
+
+/* Would a buffer of that size be one too many? */
+static bool is_over_limit(const struct region *region, unsigned size_log2)
+{
+	return region->held_bytes + ((size_t)1 << size_log2) > region->policy->limit_bytes;
+}
+
+/* Has the region's limit room for all of this buffer? */
+static bool may_hold(const struct region *region, const struct span *span)
+{
+	return region->held_bytes + span_bytes(span) <= region->policy->limit_bytes;
 }
 
 static bool take_partial(struct thread *thread, struct region *region, size_t bytes)
 {
 	struct span *span = thread->partial;
 
+	if (!span || !may_hold(region, span))
+		return false;
 	thread->partial = NULL;
 	return enter_partial(thread->heap, region, span, bytes);
+}
+
+static bool adopt_partial(struct thread *thread, struct region *region, size_t bytes)
+{
+	struct span *span = buffer_adopt();
+
+	if (!span)
+		return false;
+	if (may_hold(region, span))
+		return enter_partial(thread->heap, region, span, bytes);
+	settle(thread, span);
+	return false;
+}
+
+/* Nothing is to be bumped from now. */
+static void no_hole(struct heap *heap, struct region *region)
+{
+	heap->cursor = heap->limit = region->extent = NULL;
 }
 
 /* Finds a hole of at least `bytes`; else says which counter tells why there is none. */
@@ -163,8 +206,8 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 	if (sweep(heap, region, bytes))
 		return NULL;
 	/* Whatever the look-around has left in front, nothing is to be bumped from now. */
-	heap->cursor = heap->limit = region->extent = NULL;
-	if (is_over_limit(region))
+	no_hole(heap, region);
+	if (is_over_limit(region, policy->size_log2))
 		return &stats->heap_over_limit;
 	if (take_partial(thread, region, bytes))
 		return NULL;
@@ -174,9 +217,9 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 		enter_empty(heap, region, span);
 		return NULL;
 	}
-	if (enter_partial(heap, region, buffer_adopt(), bytes))
+	if (adopt_partial(thread, region, bytes))
 		return NULL;
-	heap->cursor = heap->limit = region->extent = NULL;
+	no_hole(heap, region);
 	span = buffer_make(heap, policy->size_log2, policy->buffer_count);
 	if (!span) {
 		/* Before memory is said to be out, whatever was freed is looked for. */
@@ -203,23 +246,48 @@ static void *bump(struct heap *heap, size_t bytes, size_t align)
 /* A block in a buffer of its own, behind the one with the cursor. */
 static void *alloc_own_buffer(struct thread *thread, struct region *region, size_t bytes)
 {
-	struct span *span = buffer_make(thread->heap, buffer_size_log2(bytes + GRANULE_BYTES), 1);
+	unsigned size_log2 = buffer_size_log2(bytes + GRANULE_BYTES);
+	struct span *span = NULL, *first = region->buffers;
 	char *p;
 
+	if (!is_over_limit(region, size_log2)) {
+		span = buffer_take_spare(thread->heap, size_log2);
+		stats_add(&region->counters->stats.buffers_reused, span != NULL);
+	}
+	if (!span && !is_over_limit(region, size_log2)) {
+		span = buffer_make(thread->heap, size_log2, 1);
+		stats_add(&region->counters->stats.buffers_made, span != NULL);
+	}
 	if (!span)
 		return NULL;
-	struct span *first = region->buffers;
 	push_buffer(region, span);
 	if (first)
 		bring_to_front(region, first);
-	stats_add(&region->counters->stats.buffers_made, 1);
 	region->bumped_bytes += bytes;
+	region->unswept_bytes += bytes;
 	p = span->fresh_lo = buffer_begin(span);
 	span->used_end = span->fresh_hi = p + bytes;
 	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
 	if (region->buffers == span)
 		region->extent = thread->heap->cursor = thread->heap->limit = span->used_end;
 	return p;
+}
+
+/* A block too long to share a buffer, in a scope that reclaims it: from a hole, or a buffer of its own. */
+static void *alloc_long(struct thread *thread, struct region *region, size_t bytes)
+{
+	struct heap *heap = thread->heap;
+	void *p = bump(heap, bytes, GRANULE_BYTES);
+
+	if (p)
+		return p;
+	if (should_sweep(region)) {
+		leave_hole(heap, region);
+		if (sweep(heap, region, bytes))
+			return bump(heap, bytes, GRANULE_BYTES);
+		no_hole(heap, region);
+	}
+	return alloc_own_buffer(thread, region, bytes);
 }
 
 static void *from_heap(uint64_t *reason, size_t size, size_t align)
@@ -245,31 +313,22 @@ void *region_alloc(struct thread *thread, size_t size, size_t align)
 		return from_heap(&stats->heap_too_big, size, align);
 	if (bytes > most) {
 		bool may_own = region->policy->fade == REGION_FADE_NONE && bytes <= OWN_BUFFER_MAX_BYTES &&
-		               align == GRANULE_BYTES && !is_over_limit(region);
-		p = may_own ? alloc_own_buffer(thread, region, bytes) : NULL;
+		               align == GRANULE_BYTES;
+		p = may_own ? alloc_long(thread, region, bytes) : NULL;
 		return p ? p : from_heap(&stats->heap_too_big, size, align);
 	}
 	p = bump(thread->heap, bytes, align);
 	if (p)
 		return p;
 	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
-	return reason ? from_heap(reason, size, align) : bump(thread->heap, bytes, align);
+	if (!reason)
+		return bump(thread->heap, bytes, align);
+	/* So that what is freed meanwhile is found in the end. */
+	region->unswept_bytes += bytes;
+	return from_heap(reason, size, align);
 }
 
 /* The end. */
-
-static void put_empty(struct thread *thread, struct span *span)
-{
-	buffer_clear(span);
-	buffer_put(thread->heap, span);
-}
-
-/* A buffer with survivors that no thread goes on in. */
-static void settle(struct thread *thread, struct span *span)
-{
-	if (!buffer_retire(span))
-		put_empty(thread, span);
-}
 
 /*
  * A buffer with survivors. Where this scope has stopped half-way through, the next one may go on, and nobody
@@ -306,10 +365,10 @@ static size_t close_reclaimed(struct thread *thread, struct region *region, stru
 }
 
 /* A buffer that is looked through. The bytes that faded or were reclaimed. */
-static size_t close_surveyed(struct thread *thread, struct region *region, struct span *span, char *resume)
+static size_t close_surveyed(struct thread *thread, struct region *region, struct span *span, char *resume,
+                             bool reclaims)
 {
 	struct region_stats *stats = &region->counters->stats;
-	bool reclaims = region->policy->fade == REGION_FADE_NONE;
 	struct granule_counts counts = granule_count(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi));
 	struct buffer_ending ending = {0};
 
@@ -330,11 +389,11 @@ static size_t close_surveyed(struct thread *thread, struct region *region, struc
 	return ending.bytes;
 }
 
-void region_close(struct thread *thread, struct region *region)
+void region_close(struct thread *thread, struct region *region, bool may_reclaim)
 {
 	struct heap *heap = thread->heap;
 	struct region_stats *stats = &region->counters->stats;
-	bool reclaims = region->policy->fade == REGION_FADE_NONE;
+	bool reclaims = may_reclaim && region->policy->fade == REGION_FADE_NONE;
 	bool is_unseen = reclaims && !options.stats[0];
 	size_t lost_bytes = 0;
 
@@ -346,7 +405,7 @@ void region_close(struct thread *thread, struct region *region)
 		next = span->next;
 		span_set_region(span, NULL);
 		lost_bytes += reclaims && !span->had_keeps ? close_reclaimed(thread, region, span)
-		                                           : close_surveyed(thread, region, span, resume);
+		                                           : close_surveyed(thread, region, span, resume, reclaims);
 		/* Only the first buffer has the cursor. */
 		resume = NULL;
 	}
@@ -385,11 +444,12 @@ void region_count_open(struct thread *thread)
 	struct scope *scope = scope_top(heap);
 
 	region_harvest(heap, &scope->region);
-	if (scope_is_open(scope))
-		leave_hole(heap, &scope->region);
+	scope->region.cursor = heap->cursor;
 	for (; scope != &thread->base; scope = scope->outer)
-		if (scope_is_open(scope))
+		if (scope_is_open(scope)) {
+			leave_hole_at(&scope->region, scope->region.cursor);
 			count_open(&scope->region);
+		}
 }
 
 void region_settle_partial(struct thread *thread)

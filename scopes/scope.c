@@ -14,25 +14,25 @@
 #include "scope.h"
 #include "scopes.h"
 
-static uintptr_t this_stack_pointer(void)
-{
-	return (uintptr_t)__builtin_frame_address(0);
-}
-
 /* Threads. */
+
+/* Where the stack is isn't known without /proc: then every place counts as its own, and no frame as left. */
+static __attribute__((cold, noinline)) void ask_stack(struct thread *thread)
+{
+	uintptr_t lo, hi;
+
+	thread->has_asked_stack = true;
+	if (!os_stack_bounds(&lo, &hi))
+		return;
+	thread->stack_lo = lo;
+	thread->stack_bytes = hi - lo;
+}
 
 bool scope_is_own_stack(struct thread *thread, uintptr_t sp)
 {
-	if (__builtin_expect(thread->stack_bytes == 0, 0)) {
-		uintptr_t lo = 0, hi = UINTPTR_MAX;
-
-		/* Where /proc is missing every stack counts as the thread's own. */
-		if (!os_stack_bounds(sp, &lo, &hi))
-			lo = 0, hi = UINTPTR_MAX;
-		thread->stack_lo = lo;
-		thread->stack_bytes = hi - lo;
-	}
-	return sp - thread->stack_lo < thread->stack_bytes;
+	if (__builtin_expect(!thread->has_asked_stack, 0))
+		ask_stack(thread);
+	return thread->stack_bytes == 0 || sp - thread->stack_lo < thread->stack_bytes;
 }
 
 /* Opening. */
@@ -109,9 +109,9 @@ static struct scope *next_record(uintptr_t sp, const struct region_options *give
 
 	if (!outer)
 		outer = scopes_first_use();
-	if (!outer || !scope_is_own_stack(outer->thread, sp))
+	if (!outer)
 		return NULL;
-	scope_close_abandoned(outer->thread, sp);
+	scope_close_abandoned(outer->thread, sp, false);
 	outer = scope_top(outer->thread->heap);
 	struct scope *scope = outer->inner != &scope_no_record ? outer->inner : make_record(outer);
 	if (scope && !is_ready(scope, given))
@@ -125,8 +125,10 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 {
 	struct scope *scope = next_record(sp, given);
 
-	if (!scope)
+	if (!scope || !scope_is_own_stack(scope->thread, sp))
 		return NULL;
+	if (scope->thread->stack_bytes == 0)
+		frame = UINTPTR_MAX;
 	push(scope->thread->heap, scope->outer, scope, frame);
 	count_entry(scope);
 	return scope;
@@ -168,7 +170,7 @@ static void run_exit_calls(struct thread *thread, struct scope *scope)
 		scope->calls = call.next;
 		call.fn(call.arg);
 		while (scope_top(thread->heap) != scope)
-			scope_end_top(thread);
+			scope_end_top(thread, true);
 	}
 }
 
@@ -184,37 +186,39 @@ static inline void pop(struct heap *heap, const struct scope *scope)
 }
 
 /* Ends the top scope, whatever has happened in it. */
-static __attribute__((noinline)) void close_top(struct thread *thread)
+static __attribute__((noinline)) void close_top(struct thread *thread, bool is_certain)
 {
 	struct scope *scope = scope_top(thread->heap);
 
+	scope->serial = 0;
 	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
 	scope->frame = UINTPTR_MAX;
 	run_exit_calls(thread, scope);
 	if (scope_is_open(scope)) {
-		region_close(thread, &scope->region);
+		region_close(thread, &scope->region, is_certain);
 		region_prepare(thread, &scope->region, scope->region.policy);
+	} else if (scope->region.buffers) {
+		scope->region.limit = span_end(scope->region.buffers);
 	}
 	scope->inline_granules = 0;
-	scope->serial = 0;
 	pop(thread->heap, scope);
 }
 
-__attribute__((cold, noinline)) void scope_end_top(struct thread *thread)
+__attribute__((cold, noinline)) void scope_end_top(struct thread *thread, bool is_certain)
 {
 	struct scope *scope = scope_top(thread->heap);
 
 	if (scope_is_open(scope))
 		stats_add(&scope->region.counters->stats.scopes_abandoned, 1);
-	close_top(thread);
+	close_top(thread, is_certain);
 }
 
-void scope_close_abandoned(struct thread *thread, uintptr_t sp)
+void scope_close_abandoned(struct thread *thread, uintptr_t sp, bool is_certain)
 {
 	if (!scope_is_own_stack(thread, sp))
 		return;
 	while (scope_top(thread->heap)->frame <= sp)
-		scope_end_top(thread);
+		scope_end_top(thread, is_certain);
 }
 
 static __attribute__((noinline)) void leave_slow(struct scope *scope)
@@ -223,8 +227,8 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 
 	/* What is inside it hasn't been left. */
 	while (scope_top(thread->heap) != scope)
-		scope_end_top(thread);
-	close_top(thread);
+		scope_end_top(thread, true);
+	close_top(thread, true);
 }
 
 /* Ends an open scope, and everything inside it. */
@@ -262,13 +266,16 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 	if ((actions & SEARCH_PHASE) || !scope)
 		return CONTINUE_UNWIND;
 	struct thread *thread = scope->thread;
+	/* On another stack no call of ours has opened a scope. */
+	if (!scope_is_own_stack(thread, scope_here()))
+		return CONTINUE_UNWIND;
 	while (scope != &thread->base && !scope->is_call)
 		scope = scope->outer;
 	if (scope == &thread->base)
 		return CONTINUE_UNWIND;
 	while (scope_top(thread->heap) != scope)
-		scope_end_top(thread);
-	scope_end_top(thread);
+		scope_end_top(thread, true);
+	scope_end_top(thread, true);
 	return CONTINUE_UNWIND;
 }
 
@@ -295,7 +302,7 @@ call_in_scope(struct scope *scope, void (*fn)(void *), void *arg)
 
 void region_do(void (*fn)(void *), void *arg)
 {
-	uintptr_t frame = this_stack_pointer();
+	uintptr_t frame = scope_here();
 
 	UNWIND_THROUGH;
 	call_in_scope(enter(frame, frame, NULL), fn, arg);
@@ -303,7 +310,7 @@ void region_do(void (*fn)(void *), void *arg)
 
 void region_do_with(const struct region_options *given, void (*fn)(void *), void *arg)
 {
-	uintptr_t frame = this_stack_pointer();
+	uintptr_t frame = scope_here();
 
 	UNWIND_THROUGH;
 	call_in_scope(enter(frame, frame, given), fn, arg);
@@ -311,14 +318,16 @@ void region_do_with(const struct region_options *given, void (*fn)(void *), void
 
 void region_ignore(void (*fn)(void *), void *arg)
 {
-	uintptr_t frame = this_stack_pointer();
+	uintptr_t frame = scope_here();
 
 	UNWIND_THROUGH;
 	struct scope *scope = next_record(frame, NULL);
 	if (scope) {
 		struct heap *heap = scope->thread->heap;
 
-		push(heap, scope->outer, scope, frame);
+		/* On another stack there is no telling when its frame is gone: it ends with the scope around it. */
+		bool is_own = scope_is_own_stack(scope->thread, frame);
+		push(heap, scope->outer, scope, is_own ? frame : UINTPTR_MAX);
 		heap->inline_granules = scope->inline_granules = HEAP_DIRECT_GRANULES;
 		heap->cursor = heap->limit = NULL;
 		scope->must_close = true;
@@ -328,7 +337,7 @@ void region_ignore(void (*fn)(void *), void *arg)
 
 void region_enter_with(struct region_scope *handle, const struct region_options *given)
 {
-	uintptr_t sp = this_stack_pointer(), at = (uintptr_t)handle;
+	uintptr_t sp = scope_here(), at = (uintptr_t)handle;
 	struct scope *outer = scope_top(heap_self());
 
 	if (!outer)

@@ -77,11 +77,18 @@ struct thread {
 	struct span *partial;     /* a buffer with survivors and room, kept for the next scope */
 	bool has_faded;           /* the last scope that closed left survivors */
 	uintptr_t stack_lo;       /* the thread's own stack */
-	size_t stack_bytes;       /* 0: not known yet */
+	size_t stack_bytes;       /* 0: not known */
+	bool has_asked_stack;     /* that it isn't known is the answer */
 	uint64_t last_serial;
 	struct counters *all_counters;
 	struct scope base;
 };
+
+/* An address in the frame of the function that asks. */
+static inline __attribute__((always_inline)) uintptr_t scope_here(void)
+{
+	return (uintptr_t)__builtin_frame_address(0);
+}
 
 /* The innermost scope of the heap's thread, or NULL: it has no heap (yet, or any more). */
 static inline struct scope *scope_top(const struct heap *heap)
@@ -117,8 +124,11 @@ void region_prepare(struct thread *thread, struct region *region, const struct p
 /* Gives the buffer of a prepared region back, if it has one. */
 void region_unprepare(struct thread *thread, struct region *region);
 
-/* Ends the current region: its blocks fade or are reclaimed, its buffers go back. */
-void region_close(struct thread *thread, struct region *region);
+/*
+ * Ends the current region: its blocks fade or are reclaimed, its buffers go back. Unless `may_reclaim` they
+ * fade under every policy.
+ */
+void region_close(struct thread *thread, struct region *region, bool may_reclaim);
 
 /* Gives up the buffer that the thread keeps for the next scope's survivors. */
 void region_settle_partial(struct thread *thread);
@@ -146,11 +156,14 @@ extern struct scope scope_no_record __attribute__((visibility("hidden")));
 /* Opens a scope; frame and the pointer sp as in scope.h's essay. NULL: not a place for a scope. */
 struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given);
 
-/* Ends the top scope, which has been left without region_leave(). */
-void scope_end_top(struct thread *thread);
+/*
+ * Ends the top scope, which has been left without region_leave(). Where that is only guessed, from where
+ * the stack pointer is, nothing is reclaimed: blocks may have come to the region since it was left.
+ */
+void scope_end_top(struct thread *thread, bool is_certain);
 
-/* Ends the scopes whose frames the thread has left, if it runs on its own stack. */
-void scope_close_abandoned(struct thread *thread, uintptr_t sp);
+/* Ends the scopes whose frames are below sp, if that is on the thread's own stack. */
+void scope_close_abandoned(struct thread *thread, uintptr_t sp, bool is_certain);
 
 /* Is sp on the thread's own stack? */
 bool scope_is_own_stack(struct thread *thread, uintptr_t sp);

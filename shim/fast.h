@@ -13,7 +13,6 @@
 /* The slow halves, in shim.c. They set errno. */
 void *shim_malloc_slow(size_t size);
 void shim_free_slow(void *p);
-slab_event_fn shim_free_event;
 
 static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 {
@@ -22,7 +21,7 @@ static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 
 static inline __attribute__((always_inline)) void free_fast(void *p)
 {
-	if (__builtin_expect(!heap_free_inline(heap_self(), p, shim_free_event), 0))
+	if (__builtin_expect(!heap_free_inline(heap_self(), p), 0))
 		shim_free_slow(p);
 }
 

@@ -52,7 +52,7 @@ struct mallinfo2 introspect_mallinfo2(void)
 		.hblks = usage.big_count,
 		.hblkhd = usage.big_bytes,
 		.uordblks = usage.block_bytes - usage.big_bytes,
-		.fordblks = held - usage.block_bytes,
+		.fordblks = held > usage.block_bytes ? held - usage.block_bytes : 0,
 		.keepcost = usage.totals.dirty_bytes,
 	};
 }

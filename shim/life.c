@@ -16,7 +16,6 @@
 #include <stdlib.h>
 
 #include "core/core.h"
-#include "decay.h"
 #include "scopes/scopes.h"
 
 static struct life {
@@ -33,12 +32,6 @@ static void thread_ends(void *heap)
 static void thread_begins(struct heap *heap)
 {
 	pthread_setspecific(life.key, heap);
-}
-
-static void after_fork_in_child(void)
-{
-	scopes_after_fork_in_child();
-	decay_after_fork_in_child();
 }
 
 static void print_wanted(void)
@@ -77,7 +70,7 @@ static __attribute__((constructor(101))) void process_begins(void)
 
 	if (!heap)
 		return;
-	if (pthread_atfork(scopes_before_fork, scopes_after_fork_in_parent, after_fork_in_child) != 0)
+	if (pthread_atfork(scopes_before_fork, scopes_after_fork_in_parent, scopes_after_fork_in_child) != 0)
 		report("no fork handlers could be registered; a fork with threads may hang in the child");
 	if (pthread_key_create(&life.key, thread_ends) == 0)
 		scopes_set_birth_hook(thread_begins);

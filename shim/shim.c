@@ -7,7 +7,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "decay.h"
 #include "fast.h"
 #include "scopes/scopes.h"
 
@@ -34,13 +33,6 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 __attribute__((noinline)) void shim_free_slow(void *p)
 {
 	heap_free(p, "free");
-	decay_if_much();
-}
-
-__attribute__((cold, noinline)) void shim_free_event(struct heap *heap, struct span *slab)
-{
-	slab_event(heap, slab);
-	decay_if_much();
 }
 
 void *shim_malloc(size_t size)

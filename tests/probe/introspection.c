@@ -250,18 +250,6 @@ static void program_that_locks_all_its_memory_works(void)
 }
 
 /* The program does nothing at all after its frees. */
-static void idle_program_gives_memory_back(void)
-{
-	size_t before = probe_resident();
-	double end;
-	free_blocks(make_blocks(100000, 1000), 100000);
-	end = probe_seconds_now() + 10;
-	while (resident_over(before) > 32 * MB && probe_seconds_now() < end)
-		usleep(50000);
-	CHECK(resident_over(before) <= 32 * MB, "of 100 MB freed, an idle program keeps %zu MB",
-	      resident_over(before) / MB);
-}
-
 /* Freed memory of one size serves another size: 16 sizes of 24 MB each in far less than their sum. */
 static void freed_memory_serves_other_sizes(void)
 {
@@ -312,8 +300,6 @@ const struct probe_case probe_cases[] = {
 	CASE(locked_memory_that_is_freed_does_no_harm),
 	{.name = "program_that_locks_all_its_memory_works",
 	 .run = program_that_locks_all_its_memory_works, .environment = "LIBREGION_HEAP_RANGE=64M"},
-	{.name = "idle_program_gives_memory_back", .run = idle_program_gives_memory_back,
-	 .environment = "LIBREGION_DECAY_THREAD=always"},
 	CASE(freed_memory_serves_other_sizes),
 	{.name = "glibc_s_own_settings_are_ignored", .run = glibc_s_own_settings_are_ignored,
 	 .environment = "MALLOC_PERTURB_=165 MALLOC_ARENA_MAX=1 MALLOC_TOP_PAD_=1000000 "

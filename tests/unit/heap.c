@@ -356,7 +356,7 @@ static void expect_report(void (*fn)(void *), void *p, const char *wanted)
 
 static void free_it(void *p)
 {
-	if (!heap_free_inline(heap_self(), p, slab_event))
+	if (!heap_free_inline(heap_self(), p))
 		heap_free(p, "free");
 }
 

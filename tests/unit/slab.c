@@ -18,7 +18,7 @@ static void *take(size_t size)
 
 static void give(void *p)
 {
-	if (!heap_free_inline(heap_self(), p, slab_event))
+	if (!heap_free_inline(heap_self(), p))
 		heap_free(p, "free");
 }
 
