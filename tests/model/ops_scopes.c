@@ -9,6 +9,7 @@
 #include "actor.h"
 #include "pattern.h"
 #include "random.h"
+#include "shim/life.h"
 #include "shim/shim.h"
 
 #include <errno.h>
@@ -245,6 +246,13 @@ bool op_scope(struct actor *actor, const struct op *op)
 
 /* --- ways out --- */
 
+/* Under the preload longjmp() announces itself; here the model does, where that is possible. */
+#if defined(__x86_64__)
+#define JUMPS_ARE_ANNOUNCED true
+#else
+#define JUMPS_ARE_ANNOUNCED false
+#endif
+
 /* Would a scope whose handle isn't on the stack stay open, since no scope around it ends? */
 static bool jump_leaves_one_open(const struct actor *actor, unsigned target)
 {
@@ -262,8 +270,14 @@ bool op_jump(struct actor *actor, const struct op *op)
 	unsigned target = actor->depth - 1 - op->other % actor->depth;
 	if (jump_leaves_one_open(actor, target))
 		return false;
-	for (unsigned i = target; i < actor->depth; i++)
+	bool is_announced = JUMPS_ARE_ANNOUNCED && op->other & 1;
+	for (unsigned i = target; i < actor->depth; i++) {
+		/* Where the library has to find out by itself, nothing is reclaimed. */
+		actor->frames[i].reclaims &= is_announced;
 		frame_ends(&actor->frames[i]);
+	}
+	if (is_announced)
+		life_before_longjmp(actor->frames[target].landing);
 	longjmp(actor->frames[target].landing, 1);
 }
 
