@@ -421,6 +421,37 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 		region_settle_partial(thread);
 }
 
+bool region_close_quick(struct thread *thread, struct region *region)
+{
+	struct span *span = region->buffers;
+	struct region_stats *stats = &region->counters->stats;
+	unsigned char *map = buffer_map(span), *end = range_map_of(thread->heap->cursor);
+	size_t bytes = (size_t)(thread->heap->cursor - region->extent);
+
+	if (span->had_keeps)
+		return false;
+	if (region->policy->fade == REGION_FADE_NONE) {
+		if (options.stats[0])
+			return false;
+		buffer_note_reclaim(span, region->policy->name);
+		stats_add(&stats->bytes_reclaimed, bytes);
+	} else {
+		struct granule_counts counts = granule_count(map, end);
+		if (counts.any_live)
+			return false;
+		stats_add(&stats->blocks_allocated, counts.blocks);
+		stats_add(&stats->blocks_freed, counts.blocks);
+		stats_add(&stats->bytes_freed, bytes);
+	}
+	region_harvest(thread->heap, region);
+	thread->has_faded = false;
+	stats_add(&stats->bytes_allocated, bytes);
+	stats_add(&stats->buffers_reused, 1);
+	stats_max(&stats->peak_bytes, region->held_bytes);
+	granule_zero(map, end);
+	return true;
+}
+
 static void count_open(struct region *region)
 {
 	struct region_stats *stats = &region->counters->stats;

@@ -228,7 +228,13 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 	/* What is inside it hasn't been left. */
 	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread, true);
-	close_top(thread, true);
+	bool is_simple = !scope->must_close && scope->region.buffers;
+	if (is_simple && region_close_quick(thread, &scope->region)) {
+		scope->serial = 0;
+		pop(thread->heap, scope);
+	} else {
+		close_top(thread, true);
+	}
 }
 
 /* Ends an open scope, and everything inside it. */

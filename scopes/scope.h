@@ -130,6 +130,12 @@ void region_unprepare(struct thread *thread, struct region *region);
  */
 void region_close(struct thread *thread, struct region *region, bool may_reclaim);
 
+/*
+ * The same for the common case, a region whose blocks all lie in the buffer that it was prepared with: if
+ * none survives, it is as it was prepared. False: nothing has happened.
+ */
+bool region_close_quick(struct thread *thread, struct region *region);
+
 /* Gives up the buffer that the thread keeps for the next scope's survivors. */
 void region_settle_partial(struct thread *thread);
 
