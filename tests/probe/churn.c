@@ -1,6 +1,7 @@
 /*
  * churn.c: freeing inside a scope is real. What was freed is used again before the scope ends, so that a
- * long scope stays near its live bytes, whoever frees, and even when memory has run out.
+ * long scope stays near its live bytes, whoever frees, and even when memory or the scope's limit has run
+ * out.
  */
 #define _GNU_SOURCE
 #include "scoped.h"
@@ -16,6 +17,8 @@ const enum probe_form probe_default_form = PROBE_FORM;
 #define MB ((size_t)1 << 20)
 
 static const struct region_options unfreed = {.name = "unfreed", .fade = REGION_FADE_UNFREED};
+
+static const struct region_options none = {.name = "none", .fade = REGION_FADE_NONE};
 
 static void stays_flat(size_t before, size_t allowed, const char *rule)
 {
@@ -185,6 +188,85 @@ static void exhausted_scope_uses_freed_memory_again(void)
 	probe_heap_is_sound();
 }
 
+/* Under the policy `none` a block too long to share a buffer has one of its own. */
+static void churn_long_blocks(void *unused)
+{
+	void *small = probe_block(16, 1);
+	size_t before = probe_resident();
+	(void)unused;
+	for (unsigned i = 0; i < 3000; i++)
+		probe_unblock(probe_block(100000 + i, i), 100000 + i, i);
+	stays_flat(before, 4 * MB, "300 MB of long blocks pass through a scope");
+	probe_unblock(small, 16, 1);
+}
+
+static void churn_of_long_blocks_stays_small(void)
+{
+	struct region_stats stats;
+	for (int i = 0; i < 3; i++)
+		region_do_with(&none, churn_long_blocks, NULL);
+	region_stats_read(&stats);
+	CHECK(stats.mapped_bytes < 12 * MB, "%zu KB are held", (size_t)stats.mapped_bytes >> 10);
+	CHECK(stats.heap_too_big == 0, "the scopes' buffers served the long blocks");
+}
+
+static uint64_t blocks_over_the_limit(void)
+{
+	struct region_stats stats;
+	region_stats_read(&stats);
+	return stats.heap_over_limit;
+}
+
+static void exceed_the_limit_once(void *unused)
+{
+	static void *blocks[400];
+	uint64_t before;
+	(void)unused;
+	for (unsigned i = 0; i < 400; i++)
+		blocks[i] = probe_block(8000, i);
+	for (unsigned i = 0; i < 400; i++)
+		probe_unblock(blocks[i], 8000, i);
+	before = blocks_over_the_limit();
+	CHECK(before > 100, "3 MB don't fit in a limit of 1 MB: %u blocks", (unsigned)before);
+	for (unsigned i = 0; i < 200000; i++)
+		free(probe_opaque(malloc(100)));
+	CHECK(blocks_over_the_limit() - before < 50000, "freed buffers serve again: %u of 200000 blocks",
+	      (unsigned)(blocks_over_the_limit() - before));
+}
+
+static void scope_once_over_its_limit_is_served_from_buffers_again(void)
+{
+	struct region_options limited = unfreed;
+	limited.limit_bytes = MB;
+	region_do_with(&limited, exceed_the_limit_once, NULL);
+}
+
+static void fill_half_of_the_range(void *unused)
+{
+	static void *blocks[250];
+	(void)unused;
+	for (unsigned i = 0; i < 250; i++)
+		blocks[i] = probe_block(30000, i);
+	for (unsigned i = 0; i < 250; i++)
+		probe_unblock(blocks[i], 30000, i);
+}
+
+static void empty_buffers_kept_ready_are_let_go_for_the_heap(void)
+{
+	static void *blocks[400];
+	struct region_stats stats;
+	unsigned count = 0;
+	region_do_with(&unfreed, fill_half_of_the_range, NULL);
+	region_stats_read(&stats);
+	CHECK(stats.cached_bytes > 4 * MB, "buffers are kept: %zu KB", (size_t)stats.cached_bytes >> 10);
+	while (count < 400 && (blocks[count] = malloc(60000)))
+		probe_fill(blocks[count], 60000, count), count++;
+	CHECK(count > 200, "blocks of 60000 bytes in a range of 16 MB: %u", count);
+	for (unsigned i = 0; i < count; i++)
+		probe_unblock(blocks[i], 60000, i);
+	probe_heap_is_sound();
+}
+
 #define CASE(name_) {.name = #name_, .run = name_}
 
 const struct probe_case probe_cases[] = {
@@ -196,5 +278,10 @@ const struct probe_case probe_cases[] = {
 	{.name = "exhausted_scope_uses_freed_memory_again",
 	 .run = exhausted_scope_uses_freed_memory_again,
 	 .environment = "LIBREGION_HEAP_RANGE=64M"},
+	CASE(churn_of_long_blocks_stays_small),
+	CASE(scope_once_over_its_limit_is_served_from_buffers_again),
+	{.name = "empty_buffers_kept_ready_are_let_go_for_the_heap",
+	 .run = empty_buffers_kept_ready_are_let_go_for_the_heap,
+	 .environment = "LIBREGION_HEAP_RANGE=16M"},
 	{0},
 };

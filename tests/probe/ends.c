@@ -152,6 +152,39 @@ static void many_callbacks_cost_no_lasting_memory(void)
 	CHECK(probe_resident() < before + (4 << 20), "callbacks' memory is used again");
 }
 
+static struct region_scope left_open;
+
+static void leave_in_callback(void *unused)
+{
+	(void)unused;
+	calls[0]++;
+	region_leave(&left_open);
+}
+
+static void leave_none_but_in_callback(void *unused)
+{
+	region_enter_with(&left_open, &none);
+	CHECK(region_on_exit(leave_in_callback, unused) == 0, "region_on_exit takes a callback");
+	probe_block(30, 1);
+}
+
+/* The handle isn't on the stack: its scope ends with the one around it. */
+static void end_an_entered_scope(void *unused)
+{
+	void *p = probe_block(1000, 8);
+	region_do(leave_none_but_in_callback, unused);
+	CHECK(region_depth() == 1 && region_owns(p), "the outer scope is open: depth %u", region_depth());
+	CHECK(region_owns(probe_block(10, 1)), "and serves");
+	probe_verify(p, 1000, 8, "its blocks are whole");
+}
+
+static void leaving_a_scope_in_its_own_callback_is_reported_and_changes_nothing(void)
+{
+	region_do_with(&none, end_an_entered_scope, NULL);
+	CHECK(calls[0] == 1, "the callback ran once: %d", calls[0]);
+	no_scope_is_left();
+}
+
 /* --- longjmp --- */
 
 static jmp_buf outside;
@@ -528,6 +561,9 @@ const struct probe_case probe_cases[] = {
 	CASE(callbacks_may_allocate_and_open_scopes),
 	CASE(on_exit_outside_scopes_is_einval),
 	CASE(many_callbacks_cost_no_lasting_memory),
+	{.name = "leaving_a_scope_in_its_own_callback_is_reported_and_changes_nothing",
+	 .run = leaving_a_scope_in_its_own_callback_is_reported_and_changes_nothing,
+	 .lines = 1, .says = {"region_leave"}},
 	CASE(longjmp_ends_the_scope),
 	CASE(longjmp_ends_all_the_scopes_it_leaves),
 	CASE(longjmp_into_an_outer_scope_leaves_it_open),

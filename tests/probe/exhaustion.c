@@ -152,6 +152,31 @@ static void shrinking_and_freeing_need_no_memory(void)
 	free_all(all);
 }
 
+/* Nor is there a block of the smaller size: then the old one is kept. */
+static void shrinking_small_blocks_never_fails(void)
+{
+	enum { COUNT = 8 };
+	static const size_t sizes[COUNT] = {60, 130, 600, 3000, 15000, 30000, 100000, 500000};
+	struct link *all[4];
+	void *blocks[COUNT];
+	for (unsigned i = 0; i < COUNT; i++)
+		blocks[i] = probe_block(sizes[i], i);
+	for (int i = 0; i < 4; i++)
+		exhaust((const size_t[]){MB / 8, 20000, 400, 16}[i], &all[i]);
+	for (unsigned i = 0; i < COUNT; i++) {
+		void *p = realloc(blocks[i], sizes[i] / 4);
+		CHECK(p, "a block of %zu bytes shrinks to a quarter when memory is out", sizes[i]);
+		probe_verify(p, sizes[i] / 4, i, "a smaller block is whole");
+		blocks[i] = realloc(p, 10);
+		CHECK(blocks[i], "a block of %zu bytes shrinks to 10 when memory is out", sizes[i]);
+	}
+	for (unsigned i = 0; i < COUNT; i++)
+		probe_unblock(blocks[i], 10, i);
+	for (int i = 0; i < 4; i++)
+		free_all(all[i]);
+	probe_heap_is_sound();
+}
+
 /* 300 MB in all sizes, under what `ulimit -v 2000000` sets. */
 static void mixed_sizes_work_under_a_limit(void)
 {
@@ -256,6 +281,8 @@ const struct probe_case probe_cases[] = {
 	WITHIN(memory_of_big_blocks_serves_small_ones, (size_t)256),
 	WITHIN(every_function_fails_with_enomem, (size_t)256),
 	WITHIN(shrinking_and_freeing_need_no_memory, (size_t)256),
+	{.name = "shrinking_small_blocks_never_fails", .run = shrinking_small_blocks_never_fails,
+	 .environment = "LIBREGION_HEAP_RANGE=32M"},
 	{.name = "mixed_sizes_work_under_a_limit", .run = mixed_sizes_work_under_a_limit,
 	 .address_space = (size_t)2000000 << 10},
 	WITHIN(threads_that_exhaust_memory_survive, (size_t)400),

@@ -329,6 +329,51 @@ static void fork_in_a_handler_while_threads_allocate(void)
 	probe_heap_is_sound();
 }
 
+/* The end of a thread takes several locks, and the fork's handlers take them all. */
+static void *hold_much_and_end(void *unused)
+{
+	static const size_t step = 100;
+	void *blocks[200];
+	for (size_t i = 0; i < 200; i++)
+		blocks[i] = probe_opaque(malloc(3000 + i * step));
+	for (size_t i = 0; i < 200; i++)
+		free(blocks[i]);
+	return unused;
+}
+
+static void *start_and_join_threads(void *unused)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		run_in_thread(hold_much_and_end);
+	return unused;
+}
+
+static void allocate_big_until(long forks)
+{
+	while (handler_forks < forks) {
+		void *p = probe_opaque(malloc(70000)), *q = probe_opaque(malloc(200000));
+		free(p);
+		free(q);
+	}
+}
+
+static void fork_in_a_handler_while_threads_end(void)
+{
+	pthread_t threads[2];
+	sigset_t alarm_only;
+	sigemptyset(&alarm_only);
+	sigaddset(&alarm_only, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarm_only, NULL);
+	for (int i = 0; i < 2; i++)
+		CHECK(pthread_create(&threads[i], NULL, start_and_join_threads, NULL) == 0, "a thread starts");
+	pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
+	start_timer(fork_in_handler);
+	allocate_big_until(probe_count(700));
+	stop_timer();
+	stop_allocating(threads, 2);
+	probe_heap_is_sound();
+}
+
 static void fork_in_a_handler_that_interrupts_fork(void)
 {
 	unsigned state = 8;
@@ -477,6 +522,7 @@ const struct probe_case probe_cases[] = {
 	CASE(memory_of_a_forking_parent_stays_flat),
 	CASE(fork_in_a_handler_that_interrupts_malloc),
 	CASE(fork_in_a_handler_while_threads_allocate),
+	CASE(fork_in_a_handler_while_threads_end),
 	CASE(fork_in_a_handler_that_interrupts_fork),
 	CASE(child_of_a_handler_goes_on_where_malloc_was_interrupted),
 	CASE(vfork_and_exec_work),

@@ -8,16 +8,23 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 const enum probe_form probe_default_form = PROBE_PRELOADED;
@@ -272,6 +279,79 @@ static void works_without_proc(void)
 	CHECK(false, "the program starts anew: %s", strerror(errno));
 }
 
+/* --- a kernel that fails to move pages --- */
+
+#if defined(__x86_64__) && defined(MREMAP_DONTUNMAP)
+
+static volatile sig_atomic_t failed_moves;
+
+/* As kernels before 6.17 fail when the pages lie in several mappings: the target is unmapped by then. */
+static void fail_to_move(int signal_number, siginfo_t *info, void *context)
+{
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+	(void)signal_number;
+	(void)info;
+	munmap((void *)registers[REG_R8], (size_t)registers[REG_RDX]);
+	registers[REG_RAX] = -EFAULT;
+	failed_moves++;
+}
+
+/* Moves that leave the source's addresses mapped are the library's own. */
+static void trap_moves(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MREMAP_DONTUNMAP, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+	struct sigaction action = {.sa_sigaction = fail_to_move, .sa_flags = SA_SIGINFO};
+	sigaction(SIGSYS, &action, NULL);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		probe_skip("this system doesn't let calls be trapped: %s", strerror(errno));
+}
+
+static void *grow(void *p, size_t from, size_t to, unsigned seed)
+{
+	probe_verify(p, from, seed, "a block is whole before it grows");
+	p = realloc(p, to);
+	CHECK(p, "realloc serves");
+	probe_verify(p, from, seed, "a block that grows keeps its contents");
+	probe_fill(p, to, seed);
+	return p;
+}
+
+static void a_failed_move_of_pages_does_no_harm(void)
+{
+	enum { MB = 1 << 20, MOST = 8 };
+	void *a = probe_block(MB, 1), *b = probe_block(MB, 2);
+	trap_moves();
+	for (size_t size = MB; size < MOST * (size_t)MB; size += MB) {
+		a = grow(a, size, size + MB, 1);
+		b = grow(b, size, size + MB, 2);
+		free(probe_block(3 * MB, 3));
+	}
+	CHECK(failed_moves > 0, "a move was tried");
+	free(a);
+	free(b);
+	for (unsigned i = 0; i < 10; i++)
+		probe_unblock(probe_block((i + 1) * MB, i), (i + 1) * MB, i);
+	probe_heap_is_sound();
+}
+
+#else
+
+static void a_failed_move_of_pages_does_no_harm(void)
+{
+	probe_skip("calls are trapped on x86-64 only");
+}
+
+#endif
+
 static volatile sig_atomic_t ticks;
 
 static void tick(int signal_number)
@@ -328,6 +408,7 @@ const struct probe_case probe_cases[] = {
 	 .run = closing_every_file_descriptor_does_no_harm, .environment = "LIBREGION_STATS=1",
 	 .says = {"libregion: process"}, .lines = PROBE_ANY_LINES},
 	CASE(works_without_proc),
+	CASE(a_failed_move_of_pages_does_no_harm),
 	CASE(signals_interrupt_nothing_that_shows),
 	{0},
 };

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <ucontext.h>
 #include <vector>
 
 #include "region.hpp"
@@ -186,6 +187,40 @@ void thread_exit_runs_destructors_and_ends_the_scope()
 	CHECK(ended == "x" && counted::live == 0, "both happened once: '%s'", ended.c_str());
 }
 
+/* A coroutine's stack gives no place for a scope: what passes region_do's frame there ends none. */
+ucontext_t main_context, other_context;
+char other_stack[256 << 10];
+bool caught_elsewhere;
+
+void throw_and_catch()
+{
+	try {
+		region_do([](void *) { throw 1; }, nullptr);
+	} catch (int) {
+		caught_elsewhere = true;
+	}
+}
+
+void throw_in_a_coroutine(void *)
+{
+	void *p = probe_block(100, 5);
+	getcontext(&other_context);
+	other_context.uc_stack.ss_sp = other_stack;
+	other_context.uc_stack.ss_size = sizeof(other_stack);
+	other_context.uc_link = &main_context;
+	makecontext(&other_context, throw_and_catch, 0);
+	swapcontext(&main_context, &other_context);
+	CHECK(caught_elsewhere, "the coroutine caught its exception");
+	CHECK(region_depth() == 1 && region_owns(p), "the scope is open: depth %u", region_depth());
+	probe_verify(p, 100, 5, "its blocks are whole");
+}
+
+void exception_on_another_stack_does_not_end_the_scope()
+{
+	region_do_with(&none, throw_in_a_coroutine, nullptr);
+	no_scope_is_left();
+}
+
 /* --- programs --- */
 
 std::map<int, std::string> *table;
@@ -310,6 +345,7 @@ extern "C" const struct probe_case probe_cases[] = {
 	CASE(exception_out_of_region_do_ends_the_scope),
 	CASE(exception_caught_in_an_outer_scope_leaves_that_open),
 	CASE(rethrown_exception_ends_the_outer_scope_too),
+	CASE(exception_on_another_stack_does_not_end_the_scope),
 	CASE(exception_through_many_scopes_ends_them_all),
 	CASE(scopes_inside_a_handler_work),
 	CASE(thread_exit_runs_destructors_and_ends_the_scope),
