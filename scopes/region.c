@@ -23,20 +23,6 @@
 /* Under `none`, a block above LIBREGION_MAX_BLOCK has a buffer of its own, so that it is reclaimed too. */
 #define OWN_BUFFER_MAX_BYTES ((size_t)8 << 20)
 
-void region_harvest(struct heap *heap, struct region *region)
-{
-	struct region_stats *stats = &region->counters->stats;
-
-	if (heap->popped_blocks == 0)
-		return;
-	stats_add(&stats->blocks_allocated, heap->popped_blocks);
-	stats_add(&stats->bytes_allocated, heap->popped_bytes);
-	stats_add(&stats->blocks_freed, heap->popped_blocks);
-	stats_add(&stats->bytes_freed, heap->popped_bytes);
-	heap->popped_blocks = 0;
-	heap->popped_bytes = 0;
-}
-
 /* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
 static void leave_hole_at(struct region *region, char *cursor)
 {

@@ -55,8 +55,7 @@ static struct scope *make_record(struct scope *outer)
 /* Makes a scope behind the top one the top, with its region as the current one. */
 static inline void push(struct heap *heap, struct scope *outer, struct scope *scope, uintptr_t frame)
 {
-	if (__builtin_expect(heap->popped_blocks != 0, 0))
-		region_harvest(heap, &outer->region);
+	region_harvest(heap, &outer->region);
 	outer->region.cursor = heap->cursor;
 	outer->region.limit = heap->limit;
 	/* A scope can't outlive the one around it. */
@@ -247,8 +246,7 @@ static inline __attribute__((always_inline)) void leave(struct scope *scope)
 		leave_slow(scope);
 		return;
 	}
-	if (__builtin_expect(heap->popped_blocks != 0, 0))
-		region_harvest(heap, &scope->region);
+	region_harvest(heap, &scope->region);
 	pop(heap, scope);
 }
 

@@ -149,7 +149,20 @@ void *region_alloc(struct thread *thread, size_t size, size_t align);
 struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head);
 
 /* Adds the blocks that were freed as the newest since the last time to the current region's counters. */
-void region_harvest(struct heap *heap, struct region *region);
+static inline void region_harvest(struct heap *heap, const struct region *region)
+{
+	struct region_stats *stats = &region->counters->stats;
+	uint64_t blocks = heap->popped_blocks, bytes = heap->popped_bytes;
+
+	if (__builtin_expect(blocks == 0, 1))
+		return;
+	stats_add(&stats->blocks_allocated, blocks);
+	stats_add(&stats->bytes_allocated, bytes);
+	stats_add(&stats->blocks_freed, blocks);
+	stats_add(&stats->bytes_freed, bytes);
+	heap->popped_blocks = 0;
+	heap->popped_bytes = 0;
+}
 
 /* life.c: the outermost scope of a thread that enters its first one before it has allocated. */
 struct scope *scopes_first_use(void);
