@@ -294,6 +294,9 @@ void *region_alloc(struct thread *thread, size_t size, size_t align)
 	size_t most = region->policy->max_block_bytes;
 	void *p = NULL;
 
+	/* What the inlined path leaves because it is long or aligned: bumped all the same. */
+	if (bytes >= size && bytes <= most && align <= most && (p = bump(thread->heap, bytes, align)))
+		return p;
 	scope->must_close = true;
 	if (bytes < size || align > most)
 		return from_heap(&stats->heap_too_big, size, align);
@@ -303,9 +306,6 @@ void *region_alloc(struct thread *thread, size_t size, size_t align)
 		p = may_own ? alloc_long(thread, region, bytes) : NULL;
 		return p ? p : from_heap(&stats->heap_too_big, size, align);
 	}
-	p = bump(thread->heap, bytes, align);
-	if (p)
-		return p;
 	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
 	if (!reason)
 		return bump(thread->heap, bytes, align);
