@@ -5,7 +5,7 @@
  * When the current hole is used up the next one is looked for, cheapest first:
  *
  *   1. further on in the same buffer;
- *   2. in the region's other buffers, if it has bumped through half as much as it holds since it last
+ *   2. in the region's other buffers, if it holds a MiB and has bumped through half as much since it last
  *      looked there: so looking costs a bounded share, and a scope with churn stays near its live size;
  *   3. in the buffer with survivors that the thread kept from an earlier scope;
  *   4. an empty buffer from the thread's cache;
@@ -22,6 +22,8 @@
 
 /* Under `none`, a block above LIBREGION_MAX_BLOCK has a buffer of its own, so that it is reclaimed too. */
 #define OWN_BUFFER_MAX_BYTES ((size_t)8 << 20)
+
+#define SWEEP_MIN_BYTES ((size_t)1 << 20)
 
 /* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
 static void leave_hole_at(struct region *region, char *cursor)
@@ -83,9 +85,21 @@ static void bring_to_front(struct region *region, struct span *span)
 	region->buffers = span;
 }
 
+/* Would a buffer of that size be one too many? */
+static bool is_over_limit(const struct region *region, unsigned size_log2)
+{
+	return region->held_bytes + ((size_t)1 << size_log2) > region->policy->limit_bytes;
+}
+
+/*
+ * The more of a buffer is free, the longer its holes, and the fewer looks for the next one: so a small
+ * region doesn't look before it has grown to SWEEP_MIN_BYTES, or may not grow.
+ */
 static bool should_sweep(const struct region *region)
 {
-	return region->unswept_bytes >= region->held_bytes / 2;
+	bool is_small = region->held_bytes < SWEEP_MIN_BYTES && !is_over_limit(region, region->policy->size_log2);
+
+	return !is_small && region->unswept_bytes >= region->held_bytes / 2;
 }
 
 /* Looks through the region's own buffers for holes, going on where it was last time. */
@@ -136,12 +150,6 @@ static void settle(struct thread *thread, struct span *span)
 {
 	if (!buffer_retire(span))
 		put_empty(thread, span);
-}
-
-/* Would a buffer of that size be one too many? */
-static bool is_over_limit(const struct region *region, unsigned size_log2)
-{
-	return region->held_bytes + ((size_t)1 << size_log2) > region->policy->limit_bytes;
 }
 
 /* Has the region's limit room for all of this buffer? */
