@@ -121,7 +121,7 @@ static unsigned char *block_mark(const struct span *slab, uint32_t i)
 static void mark_free(struct span *slab)
 {
 	for (uintptr_t *block = slab->free; block; block = (uintptr_t *)block[0])
-		*range_map_of(block) = GRANULE_FREED;
+		__atomic_store_n(range_map_of(block), GRANULE_FREED, __ATOMIC_RELAXED);
 	slab->free = NULL;
 }
 
@@ -149,7 +149,9 @@ static void set_asleep(struct span *slab, uint32_t count)
 
 bool slab_block_sleeps(const struct span *slab, const void *p)
 {
-	return slab->has_map && __atomic_load_n(range_map_of(p), __ATOMIC_RELAXED) != 0;
+	/* Read by any thread that frees a block of the slab, while the owner may be trimming it. */
+	return __atomic_load_n(&slab->has_map, __ATOMIC_RELAXED) &&
+	       __atomic_load_n(range_map_of(p), __ATOMIC_RELAXED) != 0;
 }
 
 /* Puts sleeping blocks back on the list, those that start in [from, to) of the slab. */
@@ -159,7 +161,7 @@ static void wake_blocks(struct span *slab, size_t from, size_t to)
 
 	for (; i < slab->extended && (size_t)i * slab->block_bytes < to; i++)
 		if (*block_mark(slab, i) != 0) {
-			*block_mark(slab, i) = 0;
+			__atomic_store_n(block_mark(slab, i), 0, __ATOMIC_RELAXED);
 			set_asleep(slab, slab->asleep - 1);
 			put_fresh(slab, slab->start + (size_t)i * slab->block_bytes);
 		}
@@ -190,7 +192,7 @@ size_t slab_purge_holes(struct span *slab)
 {
 	size_t end = (size_t)slab->extended * slab->block_bytes, purged = 0;
 
-	slab->has_map = true;
+	__atomic_store_n(&slab->has_map, true, __ATOMIC_RELAXED);
 	mark_free(slab);
 	set_asleep(slab, slab->extended - slab_used(slab));
 	/* All pages are looked at before the first block wakes: it may reach into the next page. */

@@ -99,10 +99,13 @@ static bool set_spares_aside(void)
 /* All else is zero, but for what late frees may be looking at. */
 static void init_descriptor(struct span *span, char *start, size_t slices, enum span_kind kind)
 {
-	memset(span, 0, offsetof(struct span, live));
+	const size_t behind_kind = offsetof(struct span, kind) + sizeof(span->kind);
+
+	memset(span, 0, offsetof(struct span, kind));
+	memset((char *)span + behind_kind, 0, offsetof(struct span, live) - behind_kind);
 	span->start = start;
 	span->slices = (uint32_t)slices;
-	span->kind = (uint8_t)kind;
+	span_set_kind(span, kind);
 }
 
 static struct span *take_descriptor(char *start, size_t slices, enum span_kind kind)
