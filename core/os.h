@@ -29,7 +29,7 @@ bool os_purge(void *p, size_t bytes);
 
 /*
  * Moves the pages at `from` to `to`, both committed and of the same length; `from` reads as zero
- * afterwards and stays committed. Where the kernel can't, nothing happened; but kernels before 6.17 may
+ * afterwards and stays committed. Where the kernel can't, nothing happened; but older kernels may
  * have unmapped `to` by then, and if it can't be had back for certain, it is lost: not to be used again.
  */
 enum os_move { OS_MOVED, OS_NOT_MOVED, OS_MOVE_LOST };
