@@ -285,7 +285,7 @@ static void works_without_proc(void)
 
 static volatile sig_atomic_t failed_moves;
 
-/* As older kernels are said to fail when the pages lie in several mappings: the target is unmapped by then. */
+/* As older kernels fail when the pages lie in several mappings: the target is unmapped by then. */
 static void fail_to_move(int signal_number, siginfo_t *info, void *context)
 {
 	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
