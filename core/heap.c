@@ -77,7 +77,7 @@ struct heap *heap_make(void)
 		heap = heap_create(HEAP_LIVE);
 	if (!heap)
 		return NULL;
-	heap->inline_granules = HEAP_DIRECT_GRANULES;
+	heap_set_inline(heap, HEAP_DIRECT_GRANULES);
 	heap_tls = heap;
 	if (heaps.birth_hook)
 		heaps.birth_hook(heap);

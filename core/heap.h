@@ -5,8 +5,8 @@
  * of buffers. Only its thread touches it, except for the inbox, where other threads leave the blocks
  * of its slabs that they free.
  *
- * `inline_granules` is 0 in a scope, and `cursor` and `limit` are equal outside, so that one sequence of
- * compares serves both: take from a slab if that is allowed here, else bump if the block fits, else
+ * `bump_granules` is 0 outside of scopes and `inline_granules` in them, so that one sequence of compares
+ * serves both: bump if that is allowed here and the block fits, else take from a slab if that is, else
  * hand over to the slow path. Threads without a heap share a constant one in which nothing ever fits
  * (mimalloc's empty heap), so there is no test for "initialised".
  *
@@ -51,7 +51,8 @@ struct outbox {
 struct heap {
 	char *cursor;           /* where the next block of the current region begins */
 	char *limit;            /* end of the free extent behind the cursor */
-	size_t inline_granules; /* slabs may serve blocks to this size inline; 0 in a scope */
+	size_t bump_granules;   /* a region may serve blocks to this size inline; 0 outside of scopes */
+	size_t inline_granules; /* slabs may; 0 in a scope */
 	void *upper;            /* what the layer above keeps for this thread */
 	void *upper_top;        /* and what it needs of that most often */
 	uint64_t popped_blocks; /* newest blocks freed again: they leave no trace in the map */
@@ -140,8 +141,38 @@ static inline __attribute__((always_inline)) void *slab_pop(struct span *slab)
 	return block;
 }
 
+/* Slabs serve blocks up to that size inline; or, if it is 0, the current region does. */
+static inline void heap_set_inline(struct heap *heap, size_t granules)
+{
+	heap->inline_granules = granules;
+	heap->bump_granules = granules ? 0 : GRANULE_SHORT_MAX;
+}
+
 /*
- * The common allocation: pop from a slab outside scopes, bump inside; else slow(size).
+ * Asks for the line at p as one to be written. A program writes to a block as soon as it has it, and stores
+ * leave the core in order: one that waits for its line holds up all behind it, and a bump pointer
+ * has a new line with every block or two. The map's next line has longer until it is needed. (On the
+ * machines measured that was a fifth of the time of filling 2.6 MB.) Beyond the end of a buffer it does
+ * nothing: a prefetch does not fault.
+ */
+static inline __attribute__((always_inline)) void heap_prefetch(const void *p)
+{
+	__builtin_prefetch(p, 1, 3);
+}
+
+#define HEAP_LINE_BYTES 64
+
+/* p, in the register that functions return values in: else both ways of malloc end in one shared move. */
+static inline __attribute__((always_inline)) char *heap_returned(char *p)
+{
+#if defined(__x86_64__)
+	__asm__("" : "+a"(p));
+#endif
+	return p;
+}
+
+/*
+ * The common allocation: bump in a scope, pop from a slab outside; else slow(size).
  * A size of 0 or close to SIZE_MAX rounds to 0 granules, and 0 - 1 passes no compare.
  */
 static inline __attribute__((always_inline)) void *
@@ -149,17 +180,24 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 {
 	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
 
-	if (granules - 1 < heap->inline_granules) {
-		struct span *slab = heap->direct[granules];
-		return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
+	/* Straight on is the way of scopes: a branch that is taken costs as much as the rest of a bump. */
+	if (__builtin_expect(granules - 1 < heap->bump_granules, 1)) {
+		char *p = heap_returned(heap->cursor);
+		char *end = p + (granules << GRANULE_SHIFT);
+		unsigned char *head = range_map_of(p);
+
+		if (__builtin_expect((uintptr_t)end > (uintptr_t)heap->limit, 0))
+			return slow(size);
+		heap->cursor = end;
+		heap_prefetch(end);
+		heap_prefetch(head + HEAP_LINE_BYTES);
+		granule_set_short(head, granules);
+		return p;
 	}
-	char *p = heap->cursor;
-	uintptr_t end = (uintptr_t)p + (granules << GRANULE_SHIFT);
-	if (__builtin_expect(granules - 1 >= GRANULE_SHORT_MAX || end > (uintptr_t)heap->limit, 0))
+	if (__builtin_expect(granules - 1 >= heap->inline_granules, 0))
 		return slow(size);
-	heap->cursor = (char *)end;
-	granule_set_short(range_map_of(p), granules);
-	return p;
+	struct span *slab = heap->direct[granules];
+	return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
 }
 
 /* The same for classes above HEAP_DIRECT_MAX, outside scopes. NULL: not served. */

@@ -6,8 +6,8 @@
  * thread next enters a scope or needs a new hole and finds that the frame is gone. In each case all
  * scopes inside it end first.
  *
- * What must hold: heap->upper_top is the innermost open scope; heap->cursor, limit and inline_granules are
- * those of its region; frames fall from base to top.
+ * What must hold: heap->upper_top is the innermost open scope; heap->cursor, limit and what it serves
+ * inline are those of its region; frames fall from base to top.
  */
 #include <errno.h>
 
@@ -64,7 +64,7 @@ static inline void push(struct heap *heap, struct scope *outer, struct scope *sc
 	heap->upper_top = scope;
 	heap->cursor = scope->region.extent;
 	heap->limit = scope->region.limit;
-	heap->inline_granules = 0;
+	heap_set_inline(heap, 0);
 }
 
 static inline void count_entry(const struct scope *scope)
@@ -181,7 +181,7 @@ static inline void pop(struct heap *heap, const struct scope *scope)
 	heap->upper_top = outer;
 	heap->cursor = outer->region.cursor;
 	heap->limit = outer->region.limit;
-	heap->inline_granules = outer->inline_granules;
+	heap_set_inline(heap, outer->inline_granules);
 }
 
 /* Ends the top scope, whatever has happened in it. */
@@ -332,7 +332,8 @@ void region_ignore(void (*fn)(void *), void *arg)
 		/* On another stack there is no telling when its frame is gone: it ends with the scope around it. */
 		bool is_own = scope_is_own_stack(scope->thread, frame);
 		push(heap, scope->outer, scope, is_own ? frame : UINTPTR_MAX);
-		heap->inline_granules = scope->inline_granules = HEAP_DIRECT_GRANULES;
+		scope->inline_granules = HEAP_DIRECT_GRANULES;
+		heap_set_inline(heap, scope->inline_granules);
 		heap->cursor = heap->limit = NULL;
 		scope->must_close = true;
 	}
