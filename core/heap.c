@@ -46,7 +46,7 @@ static struct heap *heap_create(enum heap_state state)
 
 	if (!heap)
 		return NULL;
-	for (size_t i = 0; i <= HEAP_DIRECT_GRANULES; i++)
+	for (size_t i = 0; i < HEAP_DIRECT_GRANULES; i++)
 		heap->direct[i] = &range.spans[0];
 	heap->state = state;
 	lock_acquire(&heaps.lock);
@@ -167,12 +167,12 @@ void heap_after_fork_in_child(void)
 
 /* Frees that cross threads. */
 
-void heap_post(struct heap *to, void *head, void *tail)
+void heap_post(struct heap *to, struct free_block *head, struct free_block *tail)
 {
-	void *first = __atomic_load_n(&to->inbox, __ATOMIC_RELAXED);
+	struct free_block *first = __atomic_load_n(&to->inbox, __ATOMIC_RELAXED);
 
 	do {
-		*(void **)tail = first;
+		tail->next = first;
 	} while (!__atomic_compare_exchange_n(&to->inbox, &first, head, true, __ATOMIC_RELEASE,
 	                                      __ATOMIC_RELAXED));
 }
@@ -181,9 +181,9 @@ void heap_drain(struct heap *heap)
 {
 	if (!__atomic_load_n(&heap->inbox, __ATOMIC_RELAXED))
 		return;
-	void *block = __atomic_exchange_n(&heap->inbox, NULL, __ATOMIC_ACQUIRE);
+	struct free_block *block = __atomic_exchange_n(&heap->inbox, NULL, __ATOMIC_ACQUIRE);
 	while (block) {
-		void *next = *(void **)block;
+		struct free_block *next = block->next;
 		slab_free(heap, span_of(block), block);
 		block = next;
 	}
@@ -219,7 +219,7 @@ void heap_flush(struct heap *heap)
 		outbox_send(&heap->outboxes[i]);
 }
 
-static void free_remote(struct heap *heap, struct span *slab, void *block)
+static void free_remote(struct heap *heap, struct span *slab, struct free_block *block)
 {
 	struct heap *to = slab->owner;
 
@@ -233,7 +233,7 @@ static void free_remote(struct heap *heap, struct span *slab, void *block)
 		outbox_send(outbox);
 		outbox->to = to;
 	}
-	*(void **)block = outbox->head;
+	block->next = outbox->head;
 	if (!outbox->head)
 		outbox->tail = block;
 	outbox->head = block;
@@ -255,7 +255,7 @@ static bool is_slab_block(const struct span *slab, const void *p)
 
 static bool is_freed(const struct span *slab, const void *p)
 {
-	return ((const uintptr_t *)p)[1] == heap_freed_mark(p) || slab_block_sleeps(slab, p);
+	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || slab_block_sleeps(slab, p);
 }
 
 static void free_in_slab(struct span *slab, void *p, const char *call)
@@ -271,7 +271,7 @@ static void free_in_slab(struct span *slab, void *p, const char *call)
 		report_misuse("%s(%p): double free of a block of %u bytes", call, p, slab->block_bytes);
 		return;
 	}
-	((uintptr_t *)p)[1] = heap_freed_mark(p);
+	((struct free_block *)p)->mark = heap_freed_mark(p);
 	if (slab->owner == heap)
 		slab_free(heap, slab, p);
 	else

@@ -41,10 +41,10 @@ struct slab_queue {
 	struct span *first, *last;
 };
 
-/* Blocks freed by this thread on their way to another heap's inbox, linked through their first word. */
+/* Blocks freed by this thread on their way to another heap's inbox. */
 struct outbox {
 	struct heap *to;
-	void *head, *tail;
+	struct free_block *head, *tail;
 	size_t bytes;
 };
 
@@ -60,7 +60,7 @@ struct heap {
 	enum heap_state state;  /* changes under the heaps' lock */
 	size_t spare_bytes;     /* of the buffers in `spare` */
 
-	struct span *direct[HEAP_DIRECT_GRANULES + 1]; /* by granules: the first slab of the class's queue */
+	struct span *direct[HEAP_DIRECT_GRANULES]; /* by granules - 1: the first slab of the class's queue */
 	struct slab_queue queues[CLASS_COUNT];
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
 	struct outbox outboxes[HEAP_OUTBOXES];
@@ -68,7 +68,7 @@ struct heap {
 	struct heap *next_idle;
 
 	/* A line of its own: the only member that other threads write. */
-	void *inbox __attribute__((aligned(64)));
+	struct free_block *inbox __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
 /* The calling thread's heap, or one of two constant ones: heap_none before, heap_dead after its life. */
@@ -121,8 +121,8 @@ void heap_free(void *p, const char *call);
 /* Bytes of the block at p, wherever it is; 0, and it is reported, if there is no block. */
 size_t heap_block_bytes(const void *p, const char *call);
 
-/* Leaves blocks, linked through their first word from head to tail, in a heap's inbox. */
-void heap_post(struct heap *to, void *head, void *tail);
+/* Leaves blocks, linked from head to tail, in a heap's inbox. */
+void heap_post(struct heap *to, struct free_block *head, struct free_block *tail);
 
 /* Sends what lies in the heap's outboxes. */
 void heap_flush(struct heap *heap);
@@ -130,14 +130,32 @@ void heap_flush(struct heap *heap);
 /* Takes back what other threads have freed. */
 void heap_drain(struct heap *heap);
 
-/* Takes a slab's first free block, which there is. */
+/*
+ * A free block of a slab. The mark is the complement of the block's address, which no program stores there:
+ * seen at a free it tells a double free, missing at an allocation it tells that the block was written to
+ * after its free, or that the link which led here was. (glibc's thread cache has a key of the kind.) It
+ * comes first, because writes behind the end of the block before it come from there.
+ */
+struct free_block {
+	uintptr_t mark;
+	struct free_block *next;
+};
+
+static inline uintptr_t heap_freed_mark(const void *p)
+{
+	return ~(uintptr_t)p;
+}
+
+/* Takes a slab's first free block. NULL: there is none, or it has been written to. */
 static inline __attribute__((always_inline)) void *slab_pop(struct span *slab)
 {
-	uintptr_t *block = slab->free;
+	struct free_block *block = slab->free;
 
+	if (__builtin_expect(!block || block->mark != heap_freed_mark(block), 0))
+		return NULL;
 	slab->countdown++;
-	slab->free = (void *)block[0];
-	block[1] = 0;
+	slab->free = block->next;
+	block->mark = 0;
 	return block;
 }
 
@@ -173,17 +191,17 @@ static inline __attribute__((always_inline)) char *heap_returned(char *p)
 
 /*
  * The common allocation: bump in a scope, pop from a slab outside; else slow(size).
- * A size of 0 or close to SIZE_MAX rounds to 0 granules, and 0 - 1 passes no compare.
+ * The last granule of no bytes at all is a huge number, and passes no compare.
  */
 static inline __attribute__((always_inline)) void *
 heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 {
-	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
+	size_t last_granule = (size - 1) >> GRANULE_SHIFT;
 
 	/* Straight on is the way of scopes: a branch that is taken costs as much as the rest of a bump. */
-	if (__builtin_expect(granules - 1 < heap->bump_granules, 1)) {
+	if (__builtin_expect(last_granule < heap->bump_granules, 1)) {
 		char *p = heap_returned(heap->cursor);
-		char *end = p + (granules << GRANULE_SHIFT);
+		char *end = p + ((last_granule + 1) << GRANULE_SHIFT);
 		unsigned char *head = range_map_of(p);
 
 		if (__builtin_expect((uintptr_t)end > (uintptr_t)heap->limit, 0))
@@ -191,13 +209,13 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 		heap->cursor = end;
 		heap_prefetch(end);
 		heap_prefetch(head + HEAP_LINE_BYTES);
-		granule_set_short(head, granules);
+		granule_set_short(head, last_granule + 1);
 		return p;
 	}
-	if (__builtin_expect(granules - 1 >= heap->inline_granules, 0))
+	if (__builtin_expect(last_granule >= heap->inline_granules, 0))
 		return slow(size);
-	struct span *slab = heap->direct[granules];
-	return __builtin_expect(slab->free != NULL, 1) ? slab_pop(slab) : slow(size);
+	void *block = slab_pop(heap->direct[last_granule]);
+	return __builtin_expect(block != NULL, 1) ? block : slow(size);
 }
 
 /* The same for classes above HEAP_DIRECT_MAX, outside scopes. NULL: not served. */
@@ -206,14 +224,7 @@ static inline void *heap_alloc_class(struct heap *heap, size_t size)
 	if (heap->inline_granules == 0 || size - 1 >= CLASS_MAX_BYTES)
 		return NULL;
 	struct span *slab = heap->queues[class_of(size)].first;
-	return slab && slab->free ? slab_pop(slab) : NULL;
-}
-
-/* A freed block of a slab holds the complement of its address in its second word, which no program
- * stores there: seen again, it tells a double free. (glibc's thread cache has a key there.) */
-static inline uintptr_t heap_freed_mark(const void *p)
-{
-	return ~(uintptr_t)p;
+	return slab ? slab_pop(slab) : NULL;
 }
 
 /*
@@ -258,15 +269,16 @@ static inline __attribute__((always_inline)) bool
 heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 {
 	struct span *span = span_at_slice(granule >> (SLICE_SHIFT - GRANULE_SHIFT));
-	uintptr_t *block = p, mark = heap_freed_mark(p);
+	struct free_block *block = p;
+	uintptr_t mark = heap_freed_mark(p);
 
 	if (__builtin_expect(span->owner != heap, 0))
 		return false;
-	if (__builtin_expect(!slab_is_block(span, granule) || block[1] == mark, 0))
+	if (__builtin_expect(!slab_is_block(span, granule) || block->mark == mark, 0))
 		return false;
-	block[0] = (uintptr_t)span->free;
-	block[1] = mark;
-	span->free = p;
+	block->mark = mark;
+	block->next = span->free;
+	span->free = block;
 	if (__builtin_expect(--span->countdown == 0, 0))
 		slab_event(heap, span);
 	return true;

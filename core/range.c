@@ -15,7 +15,8 @@
 struct range range;
 
 #define COMMIT_MAX_BYTES ((size_t)64 << 20)
-#define HEAP_STEP_BYTES ((size_t)4 << 20)
+/* Small, so that in a small program a wild write misses what is committed, and shows. */
+#define HEAP_STEP_BYTES ((size_t)256 << 10)
 #define META_ALIGN ((size_t)64)
 #define RANGE_ALIGN ((size_t)2 << 20)
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "os.h"
+#include "report.h"
 
 #define SLAB_LONG_SLICES 4u /* for classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more */
 
@@ -36,8 +37,8 @@ static void set_direct(struct heap *heap, unsigned class)
 
 	if (last > HEAP_DIRECT_MAX)
 		return;
-	size_t i = class > 0 ? (class_bytes(class - 1) >> GRANULE_SHIFT) + 1 : 0;
-	for (; i <= last >> GRANULE_SHIFT; i++)
+	size_t i = class > 0 ? class_bytes(class - 1) >> GRANULE_SHIFT : 0;
+	for (; i < last >> GRANULE_SHIFT; i++)
 		heap->direct[i] = first ? first : &range.spans[0];
 }
 
@@ -82,11 +83,29 @@ static void queue_append(struct heap *heap, struct span *slab)
 }
 
 /* Puts a block that has never been handed out on the list; it looks freed. */
-static void put_fresh(struct span *slab, char *block)
+static void put_fresh(struct span *slab, void *p)
 {
-	((uintptr_t *)block)[0] = (uintptr_t)slab->free;
-	((uintptr_t *)block)[1] = heap_freed_mark(block);
+	struct free_block *block = p;
+
+	block->mark = heap_freed_mark(block);
+	block->next = slab->free;
 	slab->free = block;
+}
+
+/*
+ * Is this block of the free list as it was left? If not, something has written to a freed block or behind the
+ * end of its neighbour; the list can't be followed any further, and is given up.
+ */
+static bool list_is_sound(struct span *slab, const struct free_block *block)
+{
+	size_t offset = (size_t)((const char *)block - slab->start);
+
+	if (offset < span_bytes(slab) && block->mark == heap_freed_mark(block))
+		return true;
+	slab->free = NULL;
+	report_misuse("malloc: a free block of %u bytes at %p, or a link to it, has been overwritten",
+	              slab->block_bytes, (const void *)block);
+	return false;
 }
 
 /* Puts about a page of blocks that were never used before on the list. False: there are none. */
@@ -117,12 +136,17 @@ static unsigned char *block_mark(const struct span *slab, uint32_t i)
 	return range_map_of(slab->start + (size_t)i * slab->block_bytes);
 }
 
-/* Marks all blocks of the list, which is empty then. */
-static void mark_free(struct span *slab)
+/* Marks all blocks of the list, which is empty then; how many they were. */
+static uint32_t mark_free(struct span *slab)
 {
-	for (uintptr_t *block = slab->free; block; block = (uintptr_t *)block[0])
+	uint32_t count = 0;
+
+	for (struct free_block *block = slab->free; block && list_is_sound(slab, block); block = block->next) {
 		__atomic_store_n(range_map_of(block), GRANULE_FREED, __ATOMIC_RELAXED);
+		count++;
+	}
 	slab->free = NULL;
+	return count;
 }
 
 /* Does no block in use touch the page that starts `at` bytes into the slab? */
@@ -193,8 +217,7 @@ size_t slab_purge_holes(struct span *slab)
 	size_t end = (size_t)slab->extended * slab->block_bytes, purged = 0;
 
 	__atomic_store_n(&slab->has_map, true, __ATOMIC_RELAXED);
-	mark_free(slab);
-	set_asleep(slab, slab->extended - slab_used(slab));
+	set_asleep(slab, slab->asleep + mark_free(slab));
 	/* All pages are looked at before the first block wakes: it may reach into the next page. */
 	uint64_t pages = free_pages(slab);
 	for (size_t at = 0; at < end; at += OS_PAGE) {
@@ -247,7 +270,9 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	struct span *slab;
 
 	while ((slab = heap->queues[class].first) != NULL) {
-		if (slab->free || slab_wake(slab) || slab_extend(slab))
+		if (slab->free && list_is_sound(slab, slab->free))
+			return slab;
+		if (slab_wake(slab) || slab_extend(slab))
 			return slab;
 		queue_remove(heap, slab);
 		slab->is_full = true;
@@ -271,9 +296,9 @@ void *slab_alloc(struct heap *heap, unsigned class)
 	return slab_pop(slab);
 }
 
-void slab_free(struct heap *heap, struct span *slab, void *block)
+void slab_free(struct heap *heap, struct span *slab, struct free_block *block)
 {
-	*(void **)block = slab->free;
+	block->next = slab->free;
 	slab->free = block;
 	if (--slab->countdown == 0)
 		slab_event(heap, slab);

@@ -1,8 +1,8 @@
 /*
  * slab.h: spans cut into equal blocks of one size class.
  *
- * A slab's free blocks form a list through their first words. The list is extended lazily, about a page
- * of blocks at a time, so that a slab touches no more memory than it has needed.
+ * A slab's free blocks form a list through their second words (struct free_block). The list is extended
+ * lazily, about a page of blocks at a time, so that a slab touches no more memory than it has needed.
  *
  * `countdown` counts blocks handed out, plus or minus something, such that the free which makes it 0 is
  * an event: the common free has one compare for all of them.
@@ -25,7 +25,7 @@ void *slab_alloc(struct heap *heap, unsigned class);
 uint32_t slab_used(const struct span *slab);
 
 /* Frees a block that is known to be one, for the thread that owns the slab's heap. */
-void slab_free(struct heap *heap, struct span *slab, void *block);
+void slab_free(struct heap *heap, struct span *slab, struct free_block *block);
 
 /* Gives back every slab of the heap that is empty, and with `holes` the free pages of the others. */
 void slab_trim(struct heap *heap, bool holes);

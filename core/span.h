@@ -36,11 +36,12 @@ enum span_kind {
 
 struct heap;
 struct region;
+struct free_block;
 
 struct span {
 	/* The first line is all that malloc and free touch. */
 	struct heap *owner;      /* of a slab; NULL for any other kind */
-	void *free;              /* slab: list of free blocks, linked through their first word */
+	struct free_block *free; /* slab: list of free blocks */
 	union {
 		struct {
 			uint64_t reciprocal;    /* slab: floor(2^64 / granules of a block) + 1; see heap.h */

@@ -23,6 +23,49 @@ const enum probe_form probe_default_form = PROBE_PRELOADED;
 
 enum { SMALL = 48, MEDIUM = 5000, LARGE = 20000, BIG = 200000, HUGE = 9 << 20 };
 
+/* --- writes where no block in use is, which the next allocations come upon --- */
+
+/* Allocates until what was written to must have been seen. */
+static void come_upon(size_t size, void *damaged)
+{
+	probe_expect("%p", damaged);
+	for (int i = 0; i < 10; i++)
+		probe_block(size, 7);
+	probe_heap_is_sound();
+}
+
+static void write_to_a_freed_block(size_t size)
+{
+	char *p = probe_block(size, 1);
+	free(p);
+	memset(probe_opaque(p), 'A', 16);
+	come_upon(size, p);
+}
+
+static void write_after_free_small(void) { write_to_a_freed_block(SMALL); }
+static void write_after_free_medium(void) { write_to_a_freed_block(MEDIUM); }
+static void write_after_free_large(void) { write_to_a_freed_block(LARGE); }
+
+/* One byte is enough where the block has no slack. */
+static void write_behind_a_block_before_a_free_one(void)
+{
+	char *p = probe_block(SMALL, 1), *q = probe_block(SMALL, 2);
+	CHECK(q == p + SMALL, "neighbours: %p, %p", (void *)p, (void *)q);
+	free(q);
+	((char *)probe_opaque(p))[SMALL] ^= 1;
+	come_upon(SMALL, q);
+}
+
+/* A link that leads to a block in use. */
+static void write_to_the_link_of_a_freed_block(void)
+{
+	char *p = probe_block(SMALL, 1), *q = probe_block(SMALL, 2);
+	free(q);
+	((void **)probe_opaque(q))[1] = p;
+	come_upon(SMALL, p);
+	probe_unblock(p, SMALL, 1);
+}
+
 /* --- the three calls with a pointer they must refuse --- */
 
 static void bad_free(void *p)
@@ -467,6 +510,11 @@ static void late_free_by_another_thread(void)
 #define LATE(name_) {.name = #name_, .run = name_, .lines = 1, .says = {"free", "reclaiming"}}
 
 const struct probe_case probe_cases[] = {
+	FAULT(write_after_free_small, "malloc", "overwritten"),
+	FAULT(write_after_free_medium, "malloc", "overwritten"),
+	FAULT(write_after_free_large, "malloc", "overwritten"),
+	FAULT(write_behind_a_block_before_a_free_one, "malloc", "overwritten"),
+	FAULT(write_to_the_link_of_a_freed_block, "malloc", "overwritten"),
 	FAULT(double_free_smallest, "free", "double free"),
 	FAULT(double_free_small, "free", "double free"),
 	FAULT(double_free_medium, "free", "double free"),
