@@ -11,27 +11,108 @@
 /* Moving pages leaves a seam in the kernel's mappings; for less than this, copying is as cheap. */
 #define MOVE_MIN_BYTES ((size_t)1 << 20)
 
+/* Frees between two looks whether the pool should give memory back: no other free goes to the pool. */
+#define FREES_IN_A_TICK 64
+
+/* The slices of the spans in a bin. */
+static size_t bin_slices(unsigned bin)
+{
+	return bin < 8 ? (size_t)bin + 1 : ((size_t)bin % 4 + 5) << (bin / 4 - 1);
+}
+
+/* What a span gets that is to hold so much: where it may become a spare, as much as its bin says. */
 static size_t slices_for(size_t bytes)
 {
-	return (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT;
+	size_t slices = big_slices(bytes);
+
+	return slices <= BIG_SPARE_MAX_BYTES >> SLICE_SHIFT ? bin_slices(big_bin(slices)) : slices;
 }
 
-static size_t page_round(size_t bytes)
+/* Notes the block's size, and which bin its span belongs into: one that was resized may be between two. */
+static void set_bytes(struct span *span, size_t bytes)
 {
-	return (bytes + OS_PAGE - 1) & ~(OS_PAGE - 1);
+	span->bytes = big_page_round(bytes);
+	if (span_bytes(span) <= BIG_SPARE_MAX_BYTES) {
+		unsigned bin = big_bin(span->slices);
+		span->class = (uint8_t)(bin - (bin_slices(bin) > span->slices));
+	}
 }
 
-void *big_alloc(size_t bytes, size_t align)
+struct span *big_alloc_span(struct heap *heap, size_t slices, size_t align_slices, enum span_kind kind)
+{
+	if (heap->big_spare_bytes > 0) {
+		struct span *span = span_alloc_dirty(slices, align_slices, kind);
+		if (span)
+			return span;
+		big_drop_spares(heap);
+	}
+	return span_alloc(slices, align_slices, kind);
+}
+
+void *big_alloc(struct heap *heap, size_t bytes, size_t align)
 {
 	size_t align_slices = align > SLICE_BYTES ? align >> SLICE_SHIFT : 1;
 
 	if (bytes > PTRDIFF_MAX)
 		return NULL;
-	struct span *span = span_alloc(slices_for(bytes ? bytes : 1), align_slices, SPAN_BIG);
+	bytes += !bytes;
+	void *p = align_slices == 1 ? big_take_spare(heap, bytes) : NULL;
+	if (p)
+		return p;
+	struct span *span = big_alloc_span(heap, slices_for(bytes), align_slices, SPAN_BIG);
 	if (!span)
 		return NULL;
-	span->bytes = page_round(bytes ? bytes : 1);
+	set_bytes(span, bytes);
 	return span->start;
+}
+
+/* Spares. */
+
+static_assert(sizeof(((struct heap *)NULL)->big_bins_used) * 8 >= HEAP_BIG_BINS, "a bit for each bin");
+
+static void drop_bin(struct heap *heap, unsigned bin)
+{
+	for (struct span *span = heap->big_spares[bin], *next; span; span = next) {
+		next = span->next;
+		heap->big_spare_bytes -= span_bytes(span);
+		span_free(span, false);
+	}
+	heap->big_spares[bin] = NULL;
+}
+
+void big_drop_spares(struct heap *heap)
+{
+	for (unsigned bin = 0; bin < HEAP_BIG_BINS && heap->big_spare_bytes > 0; bin++)
+		drop_bin(heap, bin);
+}
+
+/* Lets go what hasn't been wanted since the last time. */
+static __attribute__((cold, noinline)) void age_spares(struct heap *heap, uint32_t epoch)
+{
+	for (unsigned bin = 0; bin < HEAP_BIG_BINS; bin++)
+		if (!(heap->big_bins_used >> bin & 1))
+			drop_bin(heap, bin);
+	heap->big_bins_used = 0;
+	heap->big_epoch = epoch;
+}
+
+static void put_spare(struct heap *heap, struct span *span)
+{
+	uint32_t epoch = span_pool_epoch();
+	size_t bytes = span_bytes(span);
+	unsigned bin = span->class;
+
+	if (heap->big_spare_bytes + bytes > BIG_SPARE_MAX_BYTES)
+		big_drop_spares(heap);
+	else if (heap->big_epoch != epoch)
+		age_spares(heap, epoch);
+	span->is_zero = false;
+	span_set_kind(span, SPAN_SPARE);
+	span->next = heap->big_spares[bin];
+	heap->big_spares[bin] = span;
+	heap->big_spare_bytes += bytes;
+	if (++heap->big_frees % FREES_IN_A_TICK == 0)
+		span_pool_tick();
 }
 
 static void release(struct span *span)
@@ -41,13 +122,15 @@ static void release(struct span *span)
 	span_free(span, is_clean);
 }
 
-void big_free(struct span *span, void *p, const char *call)
+void big_free(struct heap *heap, struct span *span, void *p, const char *call)
 {
-	if (p == span->start)
-		release(span);
-	else
+	if (p != span->start)
 		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - span->start), span->bytes);
+	else if (heap->state == HEAP_LIVE && span_bytes(span) <= BIG_SPARE_MAX_BYTES && !span->was_moved)
+		put_spare(heap, span);
+	else
+		release(span);
 }
 
 static struct big {
@@ -73,7 +156,7 @@ static void *move(struct span *span, size_t bytes)
 			span_free(to, false);
 		return NULL;
 	}
-	to->bytes = page_round(bytes);
+	set_bytes(to, bytes);
 	to->is_zero = false;
 	to->was_moved = true;
 	/* What is left behind reads as zero. */
@@ -88,10 +171,10 @@ void *big_resize(struct span *span, size_t bytes)
 
 	if (bytes > PTRDIFF_MAX)
 		return NULL;
-	if (slices > span->slices && !span_extend(span, slices, &is_clean))
+	if (big_slices(bytes) > span->slices && !span_extend(span, slices, &is_clean))
 		return move(span, bytes);
 	if (slices < span->slices)
 		span_shorten(span, slices);
-	span->bytes = page_round(bytes);
+	set_bytes(span, bytes);
 	return span->start;
 }

@@ -94,6 +94,7 @@ void heap_retire(void)
 	assert(heap->cursor == heap->limit);
 	heap->inline_granules = 0;
 	buffer_drop_spares(heap);
+	big_drop_spares(heap);
 	heap_flush(heap);
 	lock_acquire(&heaps.lock);
 	__atomic_store_n(&heap->state, HEAP_IDLE, __ATOMIC_RELAXED);
@@ -110,6 +111,7 @@ void heap_trim(void)
 	struct heap *own = heap_tls;
 
 	if (own->state == HEAP_LIVE) {
+		big_drop_spares(own);
 		heap_flush(own);
 		heap_drain(own);
 		slab_trim(own, true);
@@ -278,6 +280,14 @@ static void free_in_slab(struct span *slab, void *p, const char *call)
 		free_remote(heap, slab, p);
 }
 
+static void report_spare(const struct span *span, void *p, const char *call)
+{
+	if (p == span->start)
+		report_misuse("%s(%p): double free of a block of %zu bytes", call, p, span->bytes);
+	else
+		report_misuse("%s(%p): lies in a block of %zu bytes that was freed", call, p, span->bytes);
+}
+
 void heap_free(void *p, const char *call)
 {
 	if (!p)
@@ -287,22 +297,17 @@ void heap_free(void *p, const char *call)
 		return;
 	}
 	struct span *span = span_of(p);
-	switch (span_kind(span)) {
-	case SPAN_SLAB:
+	enum span_kind kind = span_kind(span);
+	if (kind == SPAN_SLAB)
 		free_in_slab(span, p, call);
-		return;
-	case SPAN_BIG:
-		big_free(span, p, call);
-		return;
-	case SPAN_BUFFER:
-	case SPAN_RETIRED:
+	else if (kind == SPAN_BIG)
+		big_free(heap_self(), span, p, call);
+	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED)
 		buffer_free(heap_self(), span, p, call);
-		return;
-	case SPAN_NONE:
-	case SPAN_FREE_CLEAN:
-	case SPAN_FREE_DIRTY:
+	else if (kind == SPAN_SPARE)
+		report_spare(span, p, call);
+	else
 		buffer_free_gone(p, call);
-	}
 }
 
 static size_t slab_block_bytes(const struct span *slab, const void *p)
@@ -366,7 +371,7 @@ static void *alloc_once(size_t align, size_t bytes)
 		class = slab_aligned_class(align, bytes);
 	else if (bytes <= CLASS_MAX_BYTES)
 		class = class_of(bytes);
-	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(bytes, align);
+	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(heap_self(), bytes, align);
 }
 
 /* Before memory is said to be out, everything that is kept ready is let go. */

@@ -30,6 +30,7 @@
 #define HEAP_DIRECT_MAX ((size_t)1024)
 #define HEAP_DIRECT_GRANULES (HEAP_DIRECT_MAX >> GRANULE_SHIFT)
 #define HEAP_OUTBOXES 8u
+#define HEAP_BIG_BINS 24u
 #define BUFFER_MIN_LOG2 16u
 #define BUFFER_MAX_LOG2 24u
 #define BUFFER_SIZES (BUFFER_MAX_LOG2 - BUFFER_MIN_LOG2 + 1)
@@ -63,6 +64,11 @@ struct heap {
 	struct span *direct[HEAP_DIRECT_GRANULES]; /* by granules - 1: the first slab of the class's queue */
 	struct slab_queue queues[CLASS_COUNT];
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
+	struct span *big_spares[HEAP_BIG_BINS]; /* spans of freed big blocks; see big.h */
+	size_t big_spare_bytes;
+	uint32_t big_bins_used;           /* a bit for each bin that has served since big_epoch */
+	uint32_t big_frees;               /* that came to the spares */
+	uint32_t big_epoch;               /* of the pool, when unused spares were last let go */
 	struct outbox outboxes[HEAP_OUTBOXES];
 	struct heap *next_heap;           /* all heaps */
 	struct heap *next_idle;
@@ -218,10 +224,10 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 	return __builtin_expect(block != NULL, 1) ? block : slow(size);
 }
 
-/* The same for classes above HEAP_DIRECT_MAX, outside scopes. NULL: not served. */
+/* From the class's first slab, of sizes to CLASS_MAX_BYTES. NULL: not served. */
 static inline void *heap_alloc_class(struct heap *heap, size_t size)
 {
-	if (heap->inline_granules == 0 || size - 1 >= CLASS_MAX_BYTES)
+	if (size - 1 >= CLASS_MAX_BYTES)
 		return NULL;
 	struct span *slab = heap->queues[class_of(size)].first;
 	return slab ? slab_pop(slab) : NULL;

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "big.h"
 #include "os.h"
 #include "report.h"
 
@@ -240,7 +241,7 @@ static uint64_t reciprocal_of(uint64_t n)
 static struct span *slab_create(struct heap *heap, unsigned class)
 {
 	size_t block_bytes = class_bytes(class);
-	struct span *slab = span_alloc(slab_slices(block_bytes), 1, SPAN_SLAB);
+	struct span *slab = big_alloc_span(heap, slab_slices(block_bytes), 1, SPAN_SLAB);
 
 	if (!slab)
 		return NULL;

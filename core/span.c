@@ -34,7 +34,8 @@ static struct span_pool {
 	size_t dirty_slices;
 	size_t free_slices;
 	uint32_t decay_ms;
-	uint64_t next_decay_ms;
+	uint32_t epoch;             /* counts looks for old runs */
+	uint64_t next_decay_ms;     /* written under the lock */
 } pool = {.span_count = 1, .decay_ms = 1000};
 
 static unsigned bin_of(size_t slices)
@@ -274,12 +275,9 @@ static struct span *run_cut_head(struct span *run, size_t skip)
 	return rest;
 }
 
-static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind kind)
+/* Makes a span of a run that is in no list and long enough. */
+static struct span *cut_span(struct span *span, size_t slices, size_t align_slices, enum span_kind kind)
 {
-	struct span *span = set_spares_aside() ? run_take(slices + align_slices - 1) : NULL;
-
-	if (!span)
-		return NULL;
 	span = run_cut_head(span, slices_to_align(span, align_slices));
 	run_cut_tail(span, slices, span_kind(span));
 	bool has_map = span->has_map, is_zero = span_kind(span) == SPAN_FREE_CLEAN;
@@ -290,12 +288,33 @@ static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind
 	return span;
 }
 
+static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind kind)
+{
+	struct span *span = set_spares_aside() ? run_take(slices + align_slices - 1) : NULL;
+
+	return span ? cut_span(span, slices, align_slices, kind) : NULL;
+}
+
+#define MOST_SLICES (RANGE_MAX_BYTES >> SLICE_SHIFT)
+
+struct span *span_alloc_dirty(size_t slices, size_t align_slices, enum span_kind kind)
+{
+	if (slices > MOST_SLICES || align_slices > MOST_SLICES)
+		return NULL;
+	lock_acquire(&pool.lock);
+	struct span *run = set_spares_aside() ? run_find(DIRTY, slices + align_slices - 1) : NULL;
+	if (run) {
+		bin_remove(run);
+		run = cut_span(run, slices, align_slices, kind);
+	}
+	lock_release(&pool.lock);
+	return run;
+}
+
 struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind)
 {
-	const size_t most = RANGE_MAX_BYTES >> SLICE_SHIFT;
-
 	assert(slices > 0 && (align_slices & (align_slices - 1)) == 0);
-	if (slices > most || align_slices > most)
+	if (slices > MOST_SLICES || align_slices > MOST_SLICES)
 		return NULL;
 	lock_acquire(&pool.lock);
 	struct span *span = pool_take(slices, align_slices, kind);
@@ -310,6 +329,22 @@ struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind)
 	return span;
 }
 
+static void tick(uint64_t now_ms)
+{
+	if (now_ms >= __atomic_load_n(&pool.next_decay_ms, __ATOMIC_RELAXED))
+		span_pool_decay(false);
+}
+
+void span_pool_tick(void)
+{
+	tick(os_clock_ms());
+}
+
+uint32_t span_pool_epoch(void)
+{
+	return __atomic_load_n(&pool.epoch, __ATOMIC_RELAXED);
+}
+
 void span_free(struct span *span, bool is_clean)
 {
 	uint64_t now_ms = os_clock_ms();
@@ -318,10 +353,8 @@ void span_free(struct span *span, bool is_clean)
 	span->owner = NULL;
 	set_slices(span, nobody());
 	run_insert(span, is_clean ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
-	bool is_time = now_ms >= pool.next_decay_ms;
 	lock_release(&pool.lock);
-	if (is_time)
-		span_pool_decay(false);
+	tick(now_ms);
 }
 
 bool span_extend(struct span *span, size_t slices, bool *is_clean)
@@ -397,7 +430,8 @@ size_t span_pool_decay(bool all)
 	size_t bytes = 0;
 
 	lock_acquire(&pool.lock);
-	pool.next_decay_ms = now_ms + pool.decay_ms / 4 + 1;
+	__atomic_store_n(&pool.next_decay_ms, now_ms + pool.decay_ms / 4 + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&pool.epoch, pool.epoch + 1, __ATOMIC_RELAXED);
 	for (int i = 0; all || i < PURGE_RUNS_AT_ONCE; i++) {
 		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
 		if (!run)
@@ -436,7 +470,7 @@ void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg)
 	lock_acquire(&pool.lock);
 	for (size_t slice = 0; slice < pool.frontier;) {
 		const struct span *span = span_at(slice);
-		if (span_kind(span) > SPAN_FREE_DIRTY)
+		if (span_kind(span) > SPAN_SPARE)
 			fn(span, arg);
 		slice += span->slices ? span->slices : 1;
 	}

@@ -28,6 +28,7 @@ enum span_kind {
 	SPAN_NONE = 0,
 	SPAN_FREE_CLEAN, /* free, and reads as zero */
 	SPAN_FREE_DIRTY, /* free, with pages that hold old data */
+	SPAN_SPARE,      /* of a freed big block, kept by a thread (big.h) */
 	SPAN_SLAB,       /* blocks of one size class (slab.h) */
 	SPAN_BIG,        /* one block (big.h) */
 	SPAN_BUFFER,     /* a thread's own: in a region, or cached (buffer.h) */
@@ -55,7 +56,7 @@ struct span {
 	};
 	uint32_t countdown;      /* slab: frees until the next event; see slab.h */
 	uint8_t kind;            /* enum span_kind */
-	uint8_t class;           /* slab: size class */
+	uint8_t class;           /* slab: size class; big: the bin it belongs into when it becomes a spare */
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
 	uint8_t is_kept;         /* slab: empty at some time, but kept as the only one of its queue */
 	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
@@ -146,6 +147,9 @@ static inline char *span_end(const struct span *span)
  */
 struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind);
 
+/* The same, of dirty memory only. NULL: there is no such run. */
+struct span *span_alloc_dirty(size_t slices, size_t align_slices, enum span_kind kind);
+
 /* Gives a span back. If `is_clean` all of it reads as zero. */
 void span_free(struct span *span, bool is_clean);
 
@@ -158,6 +162,12 @@ void span_shorten(struct span *span, size_t slices);
 /* Returns dirty runs that have been free for longer than the decay time; `all`: at once. Bytes. */
 size_t span_pool_decay(bool all);
 
+/* Does that if it is time to. */
+void span_pool_tick(void);
+
+/* A number that grows each time the pool has looked for old runs. */
+uint32_t span_pool_epoch(void);
+
 /* The time that a dirty run stays; set once at start. */
 void span_pool_set_decay_ms(uint32_t ms);
 
@@ -167,7 +177,7 @@ struct span_totals {
 };
 struct span_totals span_pool_totals(void);
 
-/* Calls fn for every span in use, under the pool's lock: fn takes no lock and changes nothing. */
+/* Calls fn for every span in use, spares not, under the pool's lock: fn takes no lock and changes nothing. */
 void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg);
 
 /* The pool's lock, for fork(). */

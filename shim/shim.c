@@ -25,8 +25,11 @@ static void *alloc_slow(size_t size, size_t align)
 
 __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 {
-	void *p = heap_alloc_class(heap_self(), size);
+	struct heap *heap = heap_self();
+	void *p = NULL;
 
+	if (heap->inline_granules > 0)
+		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
 	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
 

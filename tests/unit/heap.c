@@ -380,7 +380,7 @@ Test(heap, frees_of_what_is_no_block_are_reported_and_change_nothing)
 	char *behind = slab->start + (size_t)slab->extended * slab->block_bytes;
 	expect_report(free_it, behind, "not the start of a block");
 	expect_report(free_it, big + 16, "not the start of a block: it lies 16 bytes into one of 102400");
-	expect_report(free_it, gone, "not in use");
+	expect_report(free_it, gone, "double free");
 	require(slab_used(slab) == 1, "%u", slab_used(slab));
 	free_it(block);
 	expect_report(free_it, block, "double free of a block of 1024 bytes");
