@@ -30,7 +30,7 @@ static struct {
 	double row_seconds;   /* of all repetitions, at most, unless one takes longer */
 	bool smoke;
 	bool litter;
-} bench = { .repetitions = 5, .seconds = 0.01, .row_seconds = 0.3 };
+} bench = { .program = "bench", .repetitions = 5, .seconds = 0.01, .row_seconds = 0.3 };
 
 struct run {
 	bench_pass *pass;
@@ -151,7 +151,7 @@ static void make_litter(void)
 	bench_array_free(blocks, BLOCKS, sizeof(*blocks));
 }
 
-static void print_malloc(void)
+void bench_print_malloc(void)
 {
 	Dl_info info;
 	void *symbol = dlsym(RTLD_DEFAULT, "malloc");
@@ -202,7 +202,7 @@ void bench_start(int argc, char **argv, const char *program, const struct way *c
 		list_ways(ways);
 	if (bench.ways)
 		check_ways(ways);
-	print_malloc();
+	bench_print_malloc();
 	atexit(ways_end_thread);
 	if (bench.litter)
 		make_litter();

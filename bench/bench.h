@@ -65,6 +65,9 @@ void bench_array_free(void *array, size_t count, size_t size);
 /* A number from low to high, both included. The state is any number but 0. */
 size_t bench_between(uint64_t *state, size_t low, size_t high);
 
+/* Prints the line "# malloc from FILE": which library serves this process. */
+void bench_print_malloc(void);
+
 /* Says what went wrong on stderr and exits with status 1. */
 _Noreturn void bench_fail(const char *what);
 

@@ -165,8 +165,8 @@ def print_table(results, bench, kind, threads):
         print_grid(["n", *map(str, numbers)], [[s, *row] for s, row in zip(subjects, rows)])
 
 
-def print_tables(results):
-    for bench in results.benches():
+def print_tables(results, benches):
+    for bench in [bench for bench in results.benches() if bench in benches]:
         print(f"\n== {bench}: {results.about[bench]}")
         for kind, threads in unique((key.kind, key.threads) for key in results.keys(bench)):
             print_table(results, bench, kind, threads)
