@@ -136,8 +136,11 @@ void heap_flush(struct heap *heap);
 /* Takes back what other threads have freed. */
 void heap_drain(struct heap *heap);
 
+/* Odd, so that no pointer to a block is one; it fits into one instruction with the address. */
+#define FREED_MARK ((uintptr_t)0x35c1f0a7)
+
 /*
- * A free block of a slab. The mark is the complement of the block's address, which no program stores there:
+ * A free block of a slab. The mark is the block's address plus a constant, which no program stores there:
  * seen at a free it tells a double free, missing at an allocation it tells that the block was written to
  * after its free, or that the link which led here was. (glibc's thread cache has a key of the kind.) It
  * comes first, because writes behind the end of the block before it come from there.
@@ -149,7 +152,7 @@ struct free_block {
 
 static inline uintptr_t heap_freed_mark(const void *p)
 {
-	return ~(uintptr_t)p;
+	return (uintptr_t)p + FREED_MARK;
 }
 
 /* Takes a slab's first free block. NULL: there is none, or it has been written to. */
