@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "scope.h"
+#include "scope_fast.h"
 #include "scopes.h"
 
 /* Threads. */
@@ -52,40 +53,6 @@ static struct scope *make_record(struct scope *outer)
 	return scope;
 }
 
-/* Makes a scope behind the top one the top, with its region as the current one. */
-static inline void push(struct heap *heap, struct scope *outer, struct scope *scope, uintptr_t frame)
-{
-	region_harvest(heap, &outer->region);
-	outer->region.cursor = heap->cursor;
-	outer->region.limit = heap->limit;
-	/* A scope can't outlive the one around it. */
-	scope->frame = frame < outer->frame ? frame : outer->frame;
-	scope->must_close = false;
-	heap->upper_top = scope;
-	heap->cursor = scope->region.extent;
-	heap->limit = scope->region.limit;
-	heap_set_inline(heap, 0);
-}
-
-static inline void count_entry(const struct scope *scope)
-{
-	stats_add(&scope->region.counters->stats.scopes_entered, 1);
-}
-
-static bool is_same(const struct region_options *a, const struct region_options *b)
-{
-	return a->name == b->name && a->fade == b->fade && a->buffer_size == b->buffer_size &&
-	       a->buffer_count == b->buffer_count && a->limit_bytes == b->limit_bytes;
-}
-
-/* Is the record ready for these options? */
-static inline bool is_ready(const struct scope *scope, const struct region_options *given)
-{
-	if (!given)
-		return scope->ready == &policies.by_default;
-	return scope->ready == &scope->own_policy && is_same(&scope->given, given);
-}
-
 /* Makes a record fit the options. */
 static void prepare(struct scope *scope, const struct region_options *given)
 {
@@ -113,7 +80,7 @@ static struct scope *next_record(uintptr_t sp, const struct region_options *give
 	scope_close_abandoned(outer->thread, sp, false);
 	outer = scope_top(outer->thread->heap);
 	struct scope *scope = outer->inner != &scope_no_record ? outer->inner : make_record(outer);
-	if (scope && !is_ready(scope, given))
+	if (scope && !scope_is_ready(scope, given))
 		prepare(scope, given);
 	return scope;
 }
@@ -128,8 +95,8 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 		return NULL;
 	if (scope->thread->stack_bytes == 0)
 		frame = UINTPTR_MAX;
-	push(scope->thread->heap, scope->outer, scope, frame);
-	count_entry(scope);
+	scope_push(scope->thread->heap, scope->outer, scope, frame);
+	scope_count_entry(scope);
 	return scope;
 }
 
@@ -140,16 +107,9 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 static inline __attribute__((always_inline)) struct scope *
 enter(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 {
-	struct heap *heap = heap_self();
-	struct scope *outer = scope_top(heap);
+	struct scope *scope = scope_enter_fast(heap_self(), sp, frame, given);
 
-	if (__builtin_expect(!outer || sp - outer->thread->stack_lo >= outer->thread->stack_bytes ||
-	                     outer->frame <= sp || !is_ready(outer->inner, given), 0))
-		return enter_slow(sp, frame, given);
-	struct scope *scope = outer->inner;
-	push(heap, outer, scope, frame);
-	count_entry(scope);
-	return scope;
+	return __builtin_expect(scope != NULL, 1) ? scope : enter_slow(sp, frame, given);
 }
 
 struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given)
@@ -173,17 +133,6 @@ static void run_exit_calls(struct thread *thread, struct scope *scope)
 	}
 }
 
-/* Makes the scope around a closed one current again. */
-static inline void pop(struct heap *heap, const struct scope *scope)
-{
-	struct scope *outer = scope->outer;
-
-	heap->upper_top = outer;
-	heap->cursor = outer->region.cursor;
-	heap->limit = outer->region.limit;
-	heap_set_inline(heap, outer->inline_granules);
-}
-
 /* Ends the top scope, whatever has happened in it. */
 static __attribute__((noinline)) void close_top(struct thread *thread, bool is_certain)
 {
@@ -200,7 +149,7 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 		scope->region.limit = span_end(scope->region.buffers);
 	}
 	scope->inline_granules = 0;
-	pop(thread->heap, scope);
+	scope_pop(thread->heap, scope);
 }
 
 __attribute__((cold, noinline)) void scope_end_top(struct thread *thread, bool is_certain)
@@ -230,7 +179,7 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 	bool is_simple = !scope->must_close && scope->region.buffers;
 	if (is_simple && region_close_quick(thread, &scope->region)) {
 		scope->serial = 0;
-		pop(thread->heap, scope);
+		scope_pop(thread->heap, scope);
 	} else {
 		close_top(thread, true);
 	}
@@ -239,15 +188,8 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 /* Ends an open scope, and everything inside it. */
 static inline __attribute__((always_inline)) void leave(struct scope *scope)
 {
-	struct heap *heap = scope->thread->heap;
-
-	if (__builtin_expect(scope_top(heap) != scope || heap->cursor != scope->region.extent ||
-	                     scope->must_close, 0)) {
+	if (__builtin_expect(!scope_leave_fast(scope), 0))
 		leave_slow(scope);
-		return;
-	}
-	region_harvest(heap, &scope->region);
-	pop(heap, scope);
 }
 
 /* Unwinding. */
@@ -331,7 +273,7 @@ void region_ignore(void (*fn)(void *), void *arg)
 
 		/* On another stack there is no telling when its frame is gone: it ends with the scope around it. */
 		bool is_own = scope_is_own_stack(scope->thread, frame);
-		push(heap, scope->outer, scope, is_own ? frame : UINTPTR_MAX);
+		scope_push(heap, scope->outer, scope, is_own ? frame : UINTPTR_MAX);
 		scope->inline_granules = HEAP_DIRECT_GRANULES;
 		heap_set_inline(heap, scope->inline_granules);
 		heap->cursor = heap->limit = NULL;

@@ -1,0 +1,89 @@
+/*
+ * scope_fast.h: entering and leaving a scope in the common case, to be inlined. Private to scopes/.
+ *
+ * scope.c has what else there is to it. What is here calls nothing and touches no vector register, so that
+ * it can run where a function of an unmodified program is entered and left.
+ */
+#ifndef LIBREGION_SCOPE_FAST_H
+#define LIBREGION_SCOPE_FAST_H
+
+#include "scope.h"
+
+/* Makes a scope behind the top one the top, with its region as the current one. */
+static inline __attribute__((always_inline)) void
+scope_push(struct heap *heap, struct scope *outer, struct scope *scope, uintptr_t frame)
+{
+	region_harvest(heap, &outer->region);
+	outer->region.cursor = heap->cursor;
+	outer->region.limit = heap->limit;
+	/* A scope can't outlive the one around it. */
+	scope->frame = frame < outer->frame ? frame : outer->frame;
+	scope->must_close = false;
+	heap->upper_top = scope;
+	heap->cursor = scope->region.extent;
+	heap->limit = scope->region.limit;
+	heap_set_inline(heap, 0);
+}
+
+static inline void scope_count_entry(const struct scope *scope)
+{
+	stats_add(&scope->region.counters->stats.scopes_entered, 1);
+}
+
+static inline bool scope_is_same(const struct region_options *a, const struct region_options *b)
+{
+	return a->name == b->name && a->fade == b->fade && a->buffer_size == b->buffer_size &&
+	       a->buffer_count == b->buffer_count && a->limit_bytes == b->limit_bytes;
+}
+
+/* Is the record ready for these options? */
+static inline bool scope_is_ready(const struct scope *scope, const struct region_options *given)
+{
+	if (!given)
+		return scope->ready == &policies.by_default;
+	return scope->ready == &scope->own_policy && scope_is_same(&scope->given, given);
+}
+
+/* Makes the scope around a closed one current again. */
+static inline __attribute__((always_inline)) void scope_pop(struct heap *heap, const struct scope *scope)
+{
+	struct scope *outer = scope->outer;
+
+	heap->upper_top = outer;
+	heap->cursor = outer->region.cursor;
+	heap->limit = outer->region.limit;
+	heap_set_inline(heap, outer->inline_granules);
+}
+
+/*
+ * Opens a scope whose frame is `frame`, called with stack pointer `sp`, if a record is ready for it and no
+ * frame has been abandoned. NULL: it is not as simple as that, and nothing has happened.
+ */
+static inline __attribute__((always_inline)) struct scope *
+scope_enter_fast(struct heap *heap, uintptr_t sp, uintptr_t frame, const struct region_options *given)
+{
+	struct scope *outer = scope_top(heap);
+
+	if (__builtin_expect(!outer || sp - outer->thread->stack_lo >= outer->thread->stack_bytes ||
+	                     outer->frame <= sp || !scope_is_ready(outer->inner, given), 0))
+		return NULL;
+	struct scope *scope = outer->inner;
+	scope_push(heap, outer, scope, frame);
+	scope_count_entry(scope);
+	return scope;
+}
+
+/* Ends the top scope if it has left nothing behind. False: it isn't the top one, or there is more to do. */
+static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope *scope)
+{
+	struct heap *heap = scope->thread->heap;
+
+	if (__builtin_expect(scope_top(heap) != scope || heap->cursor != scope->region.extent ||
+	                     scope->must_close, 0))
+		return false;
+	region_harvest(heap, &scope->region);
+	scope_pop(heap, scope);
+	return true;
+}
+
+#endif
