@@ -254,3 +254,98 @@ int os_process_id(void)
 {
 	return (int)raw_call(SYS_getpid);
 }
+
+int os_parent_id(void)
+{
+	return (int)raw_call(SYS_getppid);
+}
+
+/* Files and code. */
+
+const char *os_map_file(const char *path, size_t *bytes)
+{
+	int fd = (int)raw_call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	long end = fd < 0 ? -1 : raw_call(SYS_lseek, fd, 0L, SEEK_END);
+	long p = -1;
+
+	/* Reserved with a page more, so that there is something behind a file of whole pages. */
+	if (end > 0)
+		p = raw_call(SYS_mmap, NULL, (size_t)end + OS_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
+		             -1, 0L);
+	if (p != -1 && raw_call(SYS_mmap, p, (size_t)end, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0L) == -1) {
+		os_unmap_file((const char *)p, (size_t)end);
+		p = -1;
+	}
+	if (fd >= 0)
+		os_close(fd);
+	*bytes = p == -1 ? 0 : (size_t)end;
+	return p == -1 ? NULL : (const char *)p;
+}
+
+void *os_map_scratch(size_t bytes)
+{
+	long p = raw_call(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+
+	return p == -1 ? NULL : (void *)p;
+}
+
+void os_unmap_file(const char *p, size_t bytes)
+{
+	raw_call(SYS_munmap, p, bytes + OS_PAGE);
+}
+
+void os_unmap(void *p, size_t bytes)
+{
+	raw_call(SYS_munmap, p, bytes);
+}
+
+#define NEAR_BYTES ((uintptr_t)1 << 30)
+#define LOWEST_MAP ((uintptr_t)64 << 10)
+
+/* In a gap between mappings from `from` to `to`, the place closest to lo..hi; 0: too small or too far away. */
+static uintptr_t place_in_gap(uintptr_t from, uintptr_t to, uintptr_t lo, uintptr_t hi, size_t bytes)
+{
+	if (to <= from || to - from < bytes)
+		return 0;
+	uintptr_t place = from >= hi ? from : (to - bytes) & ~(OS_PAGE - 1);
+	uintptr_t end = place + bytes;
+
+	if (place >= hi)
+		return end - lo < NEAR_BYTES ? place : 0;
+	return end <= lo && hi - place < NEAR_BYTES ? place : 0;
+}
+
+void *os_map_near(uintptr_t lo, uintptr_t hi, size_t bytes)
+{
+	struct maps_reader reader = {.fd = (int)raw_call(SYS_openat, AT_FDCWD, "/proc/self/maps",
+	                                                 O_RDONLY | O_CLOEXEC)};
+	uintptr_t below = LOWEST_MAP, from, to;
+	long p = -1;
+
+	if (reader.fd < 0)
+		return NULL;
+	while (p == -1 && maps_next_range(&reader, &from, &to)) {
+		uintptr_t place = place_in_gap(below, from, lo, hi, bytes);
+		if (place)
+			p = raw_call(SYS_mmap, place, bytes, PROT_READ | PROT_WRITE,
+			             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0L);
+		below = to > below ? to : below;
+	}
+	os_close(reader.fd);
+	return p == -1 ? NULL : (void *)p;
+}
+
+bool os_seal_code(void *p, size_t bytes)
+{
+	return raw_call(SYS_mprotect, p, bytes, PROT_READ | PROT_EXEC) == 0;
+}
+
+int os_open_code(void)
+{
+	return (int)raw_call(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC);
+}
+
+bool os_write_code(int fd, uintptr_t to, const void *from, size_t bytes)
+{
+	return raw_call(SYS_pwrite64, fd, from, bytes, (long)to) == (long)bytes;
+}

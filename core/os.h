@@ -72,5 +72,28 @@ int os_keep_fd(int fd);
 size_t os_read_file(const char *path, char *out, size_t capacity);
 
 int os_process_id(void);
+int os_parent_id(void);
+
+/* A file's bytes, to be read only, with at least 8 zero bytes behind them; NULL when it can't be read. */
+const char *os_map_file(const char *path, size_t *bytes);
+void os_unmap_file(const char *p, size_t bytes);
+
+/* Memory for a while, zeroed; NULL: none. Gives it back, or made code that nobody runs any more. */
+void *os_map_scratch(size_t bytes);
+void os_unmap(void *p, size_t bytes);
+
+/*
+ * For code that is made: memory, writable at first, all of which is within 1 GiB of both addresses. NULL:
+ * there is no room. It is sealed to be run, and never written again.
+ */
+void *os_map_near(uintptr_t lo, uintptr_t hi, size_t bytes);
+bool os_seal_code(void *p, size_t bytes);
+
+/*
+ * Overwrites code of this process, which stays write-protected for everybody else, without splitting its
+ * mapping: a descriptor to do it with (-1: /proc isn't there, or forbids it), and one stretch of any length.
+ */
+int os_open_code(void);
+bool os_write_code(int fd, uintptr_t to, const void *from, size_t bytes);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "scope.h"
 #include "scopes.h"
+#include "slot.h"
 
 /* Is this a coroutine or a signal's own stack, where what is allocated need not end with the scope? */
 static bool is_elsewhere(struct scope *scope, uintptr_t sp)
@@ -39,8 +40,11 @@ void scopes_before_longjmp(uintptr_t sp)
 	struct scope *scope = scope_top(heap_self());
 
 	/* A target on another stack leaves no frame of this one; a jump from another stack may. */
-	if (scope && scope != &scope->thread->base)
-		scope_close_abandoned(scope->thread, sp, true);
+	if (!scope || scope == &scope->thread->base)
+		return;
+	if (scope_is_own_stack(scope->thread, sp))
+		slot_before_longjmp(scope->thread, sp);
+	scope_close_abandoned(scope->thread, sp, true);
 }
 
 static void suspend(struct heap *heap, struct scope *scope)

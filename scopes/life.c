@@ -3,6 +3,7 @@
  */
 #include "scope.h"
 #include "scopes.h"
+#include "site.h"
 
 enum start_state { NOT_STARTED, STARTING, STARTED };
 
@@ -82,6 +83,7 @@ static void begin_scopes(struct heap *heap)
 	heap->upper_top = &thread->base;
 	thread->stack_bytes = 0;
 	thread->has_asked_stack = false;
+	slot_thread_begins(thread);
 	if (options.wrap_threads)
 		scope_enter_with(scope_here(), UINTPTR_MAX,
 		                 &(struct region_options){.name = "thread"});
@@ -104,6 +106,7 @@ void scopes_thread_end(struct heap *heap)
 		return;
 	while (scope_top(heap) != &thread->base)
 		scope_end_top(thread, true);
+	slot_thread_ends(thread);
 	scopes_trim(heap);
 	stats_thread_ends(thread);
 }
@@ -129,6 +132,7 @@ void scopes_finish(void)
 
 	if (top)
 		region_count_open(top->thread);
+	site_finish();
 	stats_write();
 }
 
@@ -137,10 +141,12 @@ void scopes_before_fork(void)
 	lock_fork_begins();
 	lock_before_fork(stats_lock());
 	heap_before_fork();
+	slot_before_fork();
 }
 
 void scopes_after_fork_in_parent(void)
 {
+	slot_after_fork_in_parent();
 	heap_after_fork_in_parent();
 	lock_after_fork_in_parent(stats_lock());
 	lock_fork_is_done();
@@ -148,6 +154,7 @@ void scopes_after_fork_in_parent(void)
 
 void scopes_after_fork_in_child(void)
 {
+	slot_after_fork_in_child();
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
 	lock_fork_is_done();

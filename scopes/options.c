@@ -11,7 +11,7 @@
 
 #include "core/core.h"
 
-enum option_type { OPTION_CHOICE, OPTION_SIZE, OPTION_COUNT, OPTION_SWITCH, OPTION_TEXT };
+enum option_type { OPTION_CHOICE, OPTION_SIZE, OPTION_COUNT, OPTION_SWITCH, OPTION_TEXT, OPTION_LIST };
 
 struct option_row {
 	const char *name; /* without the prefix */
@@ -66,7 +66,7 @@ static int next_word(const char **words, const char **word)
 	return (int)n;
 }
 
-static bool parse_number(const char *text, bool has_suffix, uint64_t *value)
+bool options_parse_number(const char *text, bool has_suffix, uint64_t *value)
 {
 	static const char suffixes[] = "kmgt";
 	uint64_t n = 0;
@@ -113,6 +113,10 @@ static bool parse(const struct option_row *row, const char *text)
 			return false;
 		strcpy(text_of(row), text);
 		return true;
+	case OPTION_LIST:
+		is_known = true;
+		value = *text != '\0';
+		break;
 	case OPTION_CHOICE:
 		is_known = word_index(row->words, text) >= 0;
 		value = is_known ? (uint64_t)word_index(row->words, text) : 0;
@@ -122,7 +126,7 @@ static bool parse(const struct option_row *row, const char *text)
 		break;
 	case OPTION_SIZE:
 	case OPTION_COUNT:
-		is_known = parse_number(text, row->type == OPTION_SIZE, &value) && value >= row->least &&
+		is_known = options_parse_number(text, row->type == OPTION_SIZE, &value) && value >= row->least &&
 		           value <= row->most;
 		break;
 	}
@@ -158,6 +162,8 @@ static const char *value_text(const struct option_row *row, uint64_t value, char
 
 	if (row->type == OPTION_TEXT)
 		return text_of(row);
+	if (row->type == OPTION_LIST)
+		return options_list(row->name);
 	if (row->type == OPTION_SIZE)
 		return size_text(value, out, capacity);
 	if (row->type == OPTION_CHOICE) {
@@ -194,6 +200,7 @@ static void print_expected(const struct option_row *row, const char *before, con
 		break;
 	case OPTION_CHOICE:
 	case OPTION_TEXT:
+	case OPTION_LIST:
 		report("%s%s%s", before, row->words, after);
 	}
 }
@@ -266,6 +273,18 @@ static void read_proc(void)
 }
 
 extern char **environ;
+
+const char *options_list(const char *name)
+{
+	size_t length = strlen(name);
+
+	for (char **entry = environ ? environ : options.environment; entry && *entry; entry++) {
+		const char *own = *entry + sizeof(OPTION_PREFIX) - 1;
+		if (is_ours(*entry) && strncmp(own, name, length) == 0 && own[length] == '=')
+			return own + length + 1;
+	}
+	return "";
+}
 
 void options_read(void)
 {

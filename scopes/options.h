@@ -44,6 +44,9 @@
 	X(disable, "DISABLE", SWITCH, 0, 0, 1, "", "scopes are plain calls") \
 	X(wrap_threads, "WRAP_THREADS", SWITCH, 0, 0, 1, "", \
 	  "each thread's whole life is a scope (for tests)") \
+	X(sites, "SITES", LIST, 0, 0, 0, "[module:]function[@caller][/option=value...],...", \
+	  "functions of the program and its libraries whose calls are scopes") \
+	X(sites_file, "SITES_FILE", TEXT, 0, 0, 0, "a file name", "the same, one a line; # begins a comment") \
 	X(help, "HELP", SWITCH, 0, 0, 1, "", "prints this table at start")
 
 #define OPTION_MEMBER_CHOICE(member) uint64_t member;
@@ -51,11 +54,13 @@
 #define OPTION_MEMBER_COUNT(member) uint64_t member;
 #define OPTION_MEMBER_SWITCH(member) uint64_t member;
 #define OPTION_MEMBER_TEXT(member) char member[OPTION_TEXT_BYTES];
+#define OPTION_MEMBER_LIST(member) uint64_t member; /* is it there? options_list() has it */
 
 struct options {
 #define OPTION_MEMBER(member, name, type, ...) OPTION_MEMBER_##type(member)
 	OPTIONS_MAP(OPTION_MEMBER)
 #undef OPTION_MEMBER
+	char **environment; /* while libc's own `environ` isn't set; NULL: not known */
 };
 
 /* Constant after options_read(). */
@@ -63,6 +68,12 @@ extern struct options options __attribute__((visibility("hidden")));
 
 /* Reads the environment, once, at start. Bad values and unknown names are reported. */
 void options_read(void);
+
+/* What a LIST says, which may be long, as the environment has it now; "" if it isn't there. */
+const char *options_list(const char *name);
+
+/* A number from decimal digits, with one of k, M, G, T behind it if `has_suffix`. False: it isn't one. */
+bool options_parse_number(const char *text, bool has_suffix, uint64_t *value);
 
 /* Prints every option with the value in force on stderr, and what it is for and takes. */
 void options_print(bool with_help);

@@ -192,6 +192,11 @@ static inline __attribute__((always_inline)) void leave(struct scope *scope)
 		leave_slow(scope);
 }
 
+void scope_leave(struct scope *scope)
+{
+	leave(scope);
+}
+
 /* Unwinding. */
 
 /*

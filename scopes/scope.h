@@ -81,6 +81,9 @@ struct thread {
 	bool has_asked_stack;     /* that it isn't known is the answer */
 	uint64_t last_serial;
 	struct counters *all_counters;
+	struct slot *open_slot;   /* of sites (slot.h): the innermost call that is a scope */
+	struct slot *free_slots;
+	bool is_in_gate;          /* between a site's function and its caller */
 	struct scope base;
 };
 
@@ -183,6 +186,9 @@ void scope_end_top(struct thread *thread, bool is_certain);
 
 /* Ends the scopes whose frames are below sp, if that is on the thread's own stack. */
 void scope_close_abandoned(struct thread *thread, uintptr_t sp, bool is_certain);
+
+/* Ends an open scope, and everything inside it. */
+void scope_leave(struct scope *scope);
 
 /* Is sp on the thread's own stack? */
 bool scope_is_own_stack(struct thread *thread, uintptr_t sp);

@@ -10,8 +10,8 @@
 #include "scope.h"
 
 /* Makes a scope behind the top one the top, with its region as the current one. */
-static inline __attribute__((always_inline)) void
-scope_push(struct heap *heap, struct scope *outer, struct scope *scope, uintptr_t frame)
+static inline __attribute__((always_inline)) void scope_push(struct heap *heap, struct scope *outer,
+                                                             struct scope *scope, uintptr_t frame)
 {
 	region_harvest(heap, &outer->region);
 	outer->region.cursor = heap->cursor;
@@ -45,7 +45,8 @@ static inline bool scope_is_ready(const struct scope *scope, const struct region
 }
 
 /* Makes the scope around a closed one current again. */
-static inline __attribute__((always_inline)) void scope_pop(struct heap *heap, const struct scope *scope)
+static inline __attribute__((always_inline)) void scope_pop(struct heap *heap,
+                                                            const struct scope *scope)
 {
 	struct scope *outer = scope->outer;
 
@@ -60,12 +61,14 @@ static inline __attribute__((always_inline)) void scope_pop(struct heap *heap, c
  * frame has been abandoned. NULL: it is not as simple as that, and nothing has happened.
  */
 static inline __attribute__((always_inline)) struct scope *
-scope_enter_fast(struct heap *heap, uintptr_t sp, uintptr_t frame, const struct region_options *given)
+scope_enter_fast(struct heap *heap, uintptr_t sp, uintptr_t frame,
+                 const struct region_options *given)
 {
 	struct scope *outer = scope_top(heap);
 
 	if (__builtin_expect(!outer || sp - outer->thread->stack_lo >= outer->thread->stack_bytes ||
-	                     outer->frame <= sp || !scope_is_ready(outer->inner, given), 0))
+	                         outer->frame <= sp || !scope_is_ready(outer->inner, given),
+	                     0))
 		return NULL;
 	struct scope *scope = outer->inner;
 	scope_push(heap, outer, scope, frame);
@@ -79,7 +82,8 @@ static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope 
 	struct heap *heap = scope->thread->heap;
 
 	if (__builtin_expect(scope_top(heap) != scope || heap->cursor != scope->region.extent ||
-	                     scope->must_close, 0))
+	                         scope->must_close,
+	                     0))
 		return false;
 	region_harvest(heap, &scope->region);
 	scope_pop(heap, scope);

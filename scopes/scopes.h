@@ -19,6 +19,12 @@ struct heap;
 /* Have options been read and core and scopes set up, or can they be now? False: no memory at all. */
 bool scopes_start(void);
 
+/*
+ * Puts LIBREGION_SITES into force: once, by the initial thread, when libc can be used and before anybody
+ * else's constructor runs.
+ */
+void scopes_start_sites(void);
+
 /* Sets what is called after a thread has got its heap. Once, before there are other threads. */
 void scopes_set_birth_hook(void (*hook)(struct heap *heap));
 

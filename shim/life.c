@@ -64,10 +64,15 @@ life_longjmp *life_next_longjmp(unsigned which)
 	return life.longjmps[which];
 }
 
-static __attribute__((constructor(101))) void process_begins(void)
+/* glibc hands main's arguments to constructors; its `environ` isn't set before its own has run. */
+static __attribute__((constructor(101))) void process_begins(int argc, char **argv, char **environment)
 {
 	struct heap *heap = scopes_start() ? heap_make() : NULL;
 
+	(void)argc, (void)argv, (void)environment;
+#ifdef __GLIBC__
+	options.environment = environment;
+#endif
 	if (!heap)
 		return;
 	if (pthread_atfork(scopes_before_fork, scopes_after_fork_in_parent, scopes_after_fork_in_child) != 0)
@@ -78,6 +83,7 @@ static __attribute__((constructor(101))) void process_begins(void)
 		report("no thread key to be had; the memory of ended threads stays with them");
 	find_longjmps();
 	print_wanted();
+	scopes_start_sites();
 }
 
 static __attribute__((destructor(101))) void process_ends(void)

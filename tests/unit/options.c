@@ -26,6 +26,7 @@ Test(options, without_an_environment_every_option_has_its_default)
 #define IS_DEFAULT_COUNT(member, value) require(options.member == (value), #member);
 #define IS_DEFAULT_SWITCH(member, value) require(options.member == (value), #member);
 #define IS_DEFAULT_TEXT(member, value) require(options.member[0] == (value), #member);
+#define IS_DEFAULT_LIST(member, value) require(options.member == (value), #member);
 #define IS_DEFAULT(member, name, type, value, ...) IS_DEFAULT_##type(member, value)
 	OPTIONS_MAP(IS_DEFAULT)
 }
