@@ -1,8 +1,9 @@
 /*
  * code_x86_64.c: rewriting code for x86-64, with the help of Zydis.
  *
- * Zydis is a disassembler library that allocates nothing. It is loaded when the first site is wanted, by
- * dlopen, so that programs without sites don't have it, and nothing but this file knows of it.
+ * Zydis is a disassembler library that allocates nothing. It is loaded when there are sites, so that
+ * programs without any don't have it, and nothing but this file knows of it. It gets a namespace with a
+ * libc of its own: dlopen would start the program's libc before its time, and without its arguments.
  *
  * What must hold for the bytes that are overwritten:
  *   - they begin with the function's first instruction (behind an endbr64, which stays);
@@ -46,9 +47,9 @@ static struct decoder {
 
 const char *code_start(void)
 {
-	/* Through dlsym: a program that is linked statically must not come to need dlopen. */
-	__typeof__(dlopen) *open = (__typeof__(dlopen) *)(uintptr_t)dlsym(RTLD_DEFAULT, "dlopen");
-	void *library = open ? open(SITES_ZYDIS, RTLD_NOW | RTLD_LOCAL) : NULL;
+	/* Through dlsym: a program that is linked statically must not come to need dlmopen. */
+	__typeof__(dlmopen) *open = (__typeof__(dlmopen) *)(uintptr_t)dlsym(RTLD_DEFAULT, "dlmopen");
+	void *library = open ? open(LM_ID_NEWLM, SITES_ZYDIS, RTLD_NOW | RTLD_LOCAL) : NULL;
 
 	if (decoder.decode)
 		return NULL;
@@ -336,8 +337,11 @@ static void choose(struct pass *pass, struct code_plan *plan)
 
 	plan->moved_bytes = whole.bytes;
 	plan->way = CODE_ENTRY;
-	if (fits && !whole.has_call)
+	if (fits && !whole.has_call) {
+		/* The padding behind it may be part of it now. */
+		bits_add(&pass->taken, plan->from, plan->from + JUMP_BYTES);
 		return;
+	}
 	bool may_hop = !two.refusal && !two.has_call && two.bytes >= HOP_BYTES &&
 	               !(plan->targets & BEHIND_FIRST(HOP_BYTES));
 	plan->padding = may_hop ? find_padding(pass, plan->from) : 0;
