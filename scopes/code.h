@@ -32,6 +32,7 @@ struct code_plan {
 	uintptr_t at;     /* the function, or the call instruction */
 	size_t bytes;     /* of the function; 0: not known */
 	bool may_be_call; /* `at` is no function's address from a symbol: it may be a call */
+	uintptr_t start;  /* of the function that it is in, then; 0: not known */
 	/* Found. */
 	enum code_way way;
 	const char *refusal; /* why not, if that is the way */
@@ -47,6 +48,9 @@ typedef void code_functions(void *context, elf_visitor *visitor, void *visitor_c
 
 /* Loads what decodes instructions. NULL, or why there is none. */
 const char *code_start(void);
+
+/* Gives that back, unless it is needed again. */
+void code_end(void);
 
 /* Fills in the plans for a module, of which `bias` is the load address of values. */
 void code_plan(const struct elf_module *module, struct code_plan *plans, size_t count,

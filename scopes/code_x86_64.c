@@ -38,11 +38,13 @@
 #define WHY_UNKNOWN "its first instructions can't be decoded"
 #define WHY_BREAKPOINT "there is a breakpoint at its entry (a debugger?)"
 #define WHY_OUTSIDE "the address isn't in code of the module"
+#define WHY_INSIDE "the address is neither the beginning of a function nor a direct call"
 #define WHY_MEMORY "there is no memory to look at the module's code"
 
 static struct decoder {
 	ZydisDecoder settings;
 	__typeof__(ZydisDecoderDecodeInstruction) *decode;
+	void *library;
 } decoder;
 
 const char *code_start(void)
@@ -64,7 +66,16 @@ const char *code_start(void)
 	    !ZYAN_SUCCESS(init(&decoder.settings, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)))
 		return SITES_ZYDIS " isn't what it should be";
 	decoder.decode = decode;
+	decoder.library = library;
 	return NULL;
+}
+
+void code_end(void)
+{
+	if (decoder.library)
+		dlclose(decoder.library);
+	decoder.library = NULL;
+	decoder.decode = NULL;
 }
 
 /* Instructions. */
@@ -363,12 +374,27 @@ static bool is_simple(const struct code_plan *plan, uintptr_t end)
 	       !plan->targets;
 }
 
+/* Is this where an instruction begins, counted from where the function does? */
+static bool is_instruction(const struct code_plan *plan, uintptr_t end)
+{
+	uintptr_t at = plan->start;
+
+	while (at && at < plan->at)
+		at += code_decode(at, end).bytes;
+	return at == plan->at;
+}
+
+/* An offset is a call, or the beginning of a function. True: it is a call. */
 static bool plan_call(struct code_plan *plan, uintptr_t end)
 {
 	struct instruction in = code_decode(plan->at, end);
 
-	if (!plan->may_be_call || in.kind != CALL || in.bytes != JUMP_BYTES)
+	if (!plan->may_be_call || plan->start == plan->at)
 		return false;
+	if (in.kind != CALL || in.bytes != JUMP_BYTES || !is_instruction(plan, end)) {
+		plan->refusal = WHY_INSIDE;
+		return true;
+	}
 	plan->way = CODE_CALL;
 	plan->from = plan->at;
 	plan->moved_bytes = JUMP_BYTES;

@@ -72,6 +72,8 @@ void elf_module_set(struct elf_module *module, const struct dl_phdr_info *info, 
 		uintptr_t lo = module->bias + header->p_vaddr;
 		if (header->p_type == PT_NOTE && !module->build_id)
 			find_build_id(module, header);
+		if (header->p_type == PT_GNU_EH_FRAME)
+			module->unwind_table = lo;
 		/* What can't be read can't be decoded. */
 		if (header->p_type == PT_LOAD && (header->p_flags & PF_X) && (header->p_flags & PF_R) &&
 		    module->text_count < ELF_TEXTS)
@@ -85,6 +87,38 @@ const struct elf_text *elf_text_of(const struct elf_module *module, uintptr_t ad
 		if (address >= module->texts[i].lo && address < module->texts[i].hi)
 			return &module->texts[i];
 	return NULL;
+}
+
+/*
+ * .eh_frame_hdr: a version and three encodings, one byte each; the distance to .eh_frame; the count of
+ * entries; and these, sorted: the start of a function and of its description, counted from the header.
+ */
+struct unwind_header {
+	unsigned char version, frame_encoding, count_encoding, entry_encoding;
+	int32_t frame;
+	uint32_t count;
+	struct {
+		int32_t function, description;
+	} entries[];
+};
+
+uintptr_t elf_function_start(const struct elf_module *module, uintptr_t address)
+{
+	enum { UDATA4 = 0x03, SDATA4_FROM_HEADER = 0x3b };
+	const struct unwind_header *header = (const struct unwind_header *)module->unwind_table;
+	uint32_t lo = 0, hi;
+
+	if (!header || header->version != 1 || header->count_encoding != UDATA4 ||
+	    header->entry_encoding != SDATA4_FROM_HEADER)
+		return 0;
+	for (hi = header->count; lo < hi;) {
+		uint32_t middle = lo + (hi - lo) / 2;
+		if (module->unwind_table + (uintptr_t)(intptr_t)header->entries[middle].function <= address)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo ? module->unwind_table + (uintptr_t)(intptr_t)header->entries[lo - 1].function : 0;
 }
 
 /* Files. */

@@ -35,6 +35,7 @@ struct elf_module {
 	bool is_program;
 	uintptr_t bias;
 	const ElfW(Phdr) * headers;
+	uintptr_t unwind_table; /* .eh_frame_hdr, as it is mapped; 0: none */
 	struct elf_text texts[ELF_TEXTS]; /* what can be run, as it is mapped */
 	unsigned text_count;
 	const unsigned char *build_id;
@@ -62,6 +63,12 @@ void elf_module_set(struct elf_module *module, const struct dl_phdr_info *info, 
 /* Calls the visitor for each function that a source has. False: there is no such source. */
 bool elf_each_function(struct elf_module *module, enum elf_source source, elf_visitor *visitor,
                        void *context);
+
+/*
+ * Where the function begins that an address of the module lies in, by the table for unwinders, which
+ * stripped modules have, too. 0: not known.
+ */
+uintptr_t elf_function_start(const struct elf_module *module, uintptr_t address);
 
 /* Has the module's file a section of this name? */
 bool elf_has_section(struct elf_module *module, const char *name);

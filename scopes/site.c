@@ -114,8 +114,9 @@ static void say_one(const struct site *site)
 	                                   [CODE_HOP] = "entry rewritten through padding",
 	                                   [CODE_CALL] = "call rewritten"};
 
-	report("site \"%s\": %s+0x%llx, %s", site->spec->text, site->module->name,
-	       (unsigned long long)(site->plan.at - site->module->bias), ways[site->plan.way]);
+	report("site \"%s\": %s+0x%llx, %s%s%s", site->spec->text, site->module->name,
+	       (unsigned long long)(site->plan.at - site->module->bias), ways[site->plan.way],
+	       site->same ? ", as for " : "", site->same ? site->same->spec->text : "");
 }
 
 static void say_all(void)
@@ -166,7 +167,7 @@ static void say_missing(void)
 	if (!is_any_wanted() || is_child())
 		return;
 	for (const struct site_spec *spec = sites.specs; spec; spec = spec->next)
-		if (spec->state == SITE_WANTED)
+		if (spec->state == SITE_WANTED && !spec->was_found)
 			site_refuse(spec, SITE_NOT_FOUND);
 		else if (spec->caller.text[0] && !spec->callers.next)
 			site_refuse(spec, "its caller hasn't been found");
@@ -193,6 +194,8 @@ void scopes_start_sites(void)
 	site_look();
 	if (is_any_wanted())
 		ask_loader();
+	else
+		code_end();
 	if (options.verbose)
 		say_all();
 }

@@ -37,6 +37,7 @@ struct site {
 	struct site_module *module; /* NULL: unloaded */
 	struct code_plan plan;
 	char *stub;
+	struct site *same; /* an earlier one at the same place, whose code is rewritten for both */
 	struct site *next;
 };
 

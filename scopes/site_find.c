@@ -54,7 +54,9 @@ static void add_name(struct site_name *name)
 	strncpy(padded, name->text, sizeof(padded) - sizeof(uint64_t) - 1);
 	name->hash = hash_of(padded);
 	struct site_name **bucket = &sites.buckets[name->hash % SITE_BUCKETS];
-	name->next_of_hash = *bucket;
+	/* In the order of the sites: the first one of a function goes before. */
+	while (*bucket)
+		bucket = &(*bucket)->next_of_hash;
 	*bucket = name;
 }
 
@@ -195,25 +197,36 @@ static struct site *make_site(void)
 	return site;
 }
 
-/* A place that a site means, to be refused if `why`. */
-static void add_place(struct search *search, struct site_spec *spec, uintptr_t at, size_t bytes,
-                      const char *why)
+static struct site *find_place(const struct search *search, uintptr_t at)
 {
-	for (const struct site *site = search->found; site; site = site->next)
-		if (site->plan.at == at) {
-			if (site->spec != spec && site->plan.refusal == NULL)
-				why = "another site is the same function";
-			else
-				return;
-		}
-	struct site *site = make_site();
+	struct site *site = search->found;
+
+	while (site && (site->plan.at != at || site->same || site->plan.refusal))
+		site = site->next;
+	return site;
+}
+
+/* A place that a site means, to be refused if `why`. */
+static void add_place(struct search *search, struct site_spec *spec, uintptr_t at, size_t bytes, const char *why)
+{
+	struct site *same = why ? NULL : find_place(search, at), *site;
+
+	/* A function may have several symbols of one name. */
+	if (same && same->spec == spec)
+		return;
+	site = make_site();
 	if (!site)
 		return;
 	*site = (struct site){
 		.spec = spec,
 		.module = search->record,
-		.plan = {.at = at, .bytes = bytes, .may_be_call = !spec->function.text[0], .refusal = why},
+		.plan = {.at = at, .bytes = bytes, .refusal = why},
+		.same = same,
 	};
+	if (!spec->function.text[0]) {
+		site->plan.may_be_call = true;
+		site->plan.start = elf_function_start(search->module, at);
+	}
 	spec->found_in = search->record;
 	*search->last = site;
 	search->last = &site->next;
@@ -318,25 +331,30 @@ static void each_function(void *context, elf_visitor *visitor, void *visitor_con
 			elf_each_function(module, source, visitor, visitor_context) && source != ELF_DYNSYM;
 }
 
+static bool is_to_be_made(const struct site *site)
+{
+	return !site->plan.refusal && !site->same;
+}
+
 /* Makes plans for those that haven't been refused. */
-static void plan(struct search *search)
+static bool plan(struct search *search)
 {
 	size_t bytes = search->count * sizeof(struct code_plan), count = 0;
 	struct code_plan *plans = os_map_scratch(bytes);
 
-	for (struct site *site = search->found; plans && site; site = site->next)
-		if (!site->plan.refusal)
+	if (!plans)
+		return false;
+	for (struct site *site = search->found; site; site = site->next)
+		if (is_to_be_made(site))
 			plans[count++] = site->plan;
 	if (count)
 		code_plan(search->module, plans, count, each_function, search->module);
 	count = 0;
 	for (struct site *site = search->found; site; site = site->next)
-		if (!plans && !site->plan.refusal)
-			site->plan.refusal = "there is no memory to plan it";
-		else if (!site->plan.refusal)
+		if (is_to_be_made(site))
 			site->plan = plans[count++];
-	if (plans)
-		os_unmap(plans, bytes);
+	os_unmap(plans, bytes);
+	return true;
 }
 
 static bool map_stubs(struct search *search)
@@ -345,7 +363,7 @@ static bool map_stubs(struct search *search)
 	size_t count = 0, bytes;
 
 	for (const struct site *site = search->found; site; site = site->next)
-		count += !site->plan.refusal;
+		count += is_to_be_made(site);
 	bytes = (count * CODE_STUB_BYTES + OS_PAGE - 1) & ~(OS_PAGE - 1);
 	if (count == 0)
 		return true;
@@ -375,12 +393,25 @@ static bool is_libc(const struct elf_module *module)
 	return strncmp(module->name, "libc.so", 7) == 0 || strncmp(module->name, "libpthread", 10) == 0;
 }
 
+/* Calls that the site before it leaves are this one's, or there are none. */
+static void join(struct site *site)
+{
+	struct site_entry *entry = &site->same->entry;
+
+	site->plan.way = site->same->plan.way;
+	site->plan.refusal = site->same->plan.refusal;
+	while (entry->otherwise)
+		entry = entry->otherwise;
+	if (!site->plan.refusal && (entry->callers || entry->is_once))
+		entry->otherwise = &site->entry;
+}
+
 static void make(struct search *search)
 {
 	char *stub = search->record->stubs;
 
 	for (struct site *site = search->found; site; site = site->next) {
-		if (site->plan.refusal)
+		if (!is_to_be_made(site))
 			continue;
 		void *resume = code_make(&site->plan, stub, &site->entry, slot_entry);
 		if (!resume)
@@ -389,6 +420,11 @@ static void make(struct search *search)
 		site->stub = stub;
 		stub += CODE_STUB_BYTES;
 	}
+	for (struct site *site = search->found; site; site = site->next)
+		if (site->same) {
+			set_entry(site, site->same->entry.resume, is_libc(search->module));
+			join(site);
+		}
 }
 
 static void write_all(struct search *search)
@@ -396,7 +432,7 @@ static void write_all(struct search *search)
 	int fd = os_open_code();
 
 	for (struct site *site = search->found; site; site = site->next)
-		if (!site->plan.refusal && !code_write(&site->plan, site->stub, fd))
+		if (is_to_be_made(site) && !code_write(&site->plan, site->stub, fd))
 			site->plan.refusal = "the kernel doesn't let its code be changed (/proc/self/mem)";
 	if (fd >= 0)
 		os_close(fd);
@@ -405,12 +441,17 @@ static void write_all(struct search *search)
 static void refuse_all(struct search *search, const char *why)
 {
 	for (struct site *site = search->found; why && site; site = site->next)
-		site->plan.refusal = why;
+		if (!site->plan.refusal)
+			site->plan.refusal = why;
 }
 
 /* Says what has been refused, and puts the module's places to the others. */
 static void settle(struct search *search)
 {
+	struct site **last = &sites.all;
+
+	while (*last)
+		last = &(*last)->next;
 	for (struct site *site = search->found, *next; site; site = next) {
 		next = site->next;
 		if (site->plan.refusal) {
@@ -421,8 +462,10 @@ static void settle(struct search *search)
 			sites.spare_sites = site;
 		} else {
 			site->spec->state = SITE_FOUND;
-			site->next = sites.all;
-			sites.all = site;
+			site->spec->was_found = true;
+			site->next = NULL;
+			*last = site;
+			last = &site->next;
 		}
 	}
 }
@@ -435,7 +478,8 @@ static void search_module(struct search *search)
 	if (!search->found)
 		return;
 	refuse_all(search, why_not_in(search->module));
-	plan(search);
+	if (!plan(search))
+		refuse_all(search, "there is no memory to plan it");
 	if (!map_stubs(search))
 		refuse_all(search, "there is no room near its code for what is to be made");
 	make(search);

@@ -49,6 +49,7 @@ struct site_spec {
 		callers; /* a caller that there isn't, and then those that have been found */
 	enum site_state state;
 	const void *found_in; /* the module, as long as it is there */
+	bool was_found;                /* once at least */
 	struct site_spec *next;
 };
 

@@ -42,6 +42,7 @@ struct site_entry {
 	bool is_once;                       /* the first call only */
 	bool is_of_libc;                    /* libregion itself might call it */
 	bool is_special;                    /* any of callers, is_once, is_of_libc */
+	struct site_entry *otherwise; /* another site of the same function, for what isn't this one's */
 	uint32_t is_spent;                  /* is_once, and there has been one */
 };
 

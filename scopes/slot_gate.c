@@ -63,8 +63,9 @@ bool slot_gate_enter(struct slot_arrival *arrival)
 	struct thread *thread = heap->upper;
 
 	arrival->go_on = site->resume;
-	if (__builtin_expect(site->is_special, 0) && !is_wanted(site, return_address))
-		return false;
+	while (__builtin_expect(site->is_special, 0) && !is_wanted(site, return_address))
+		if (!(site = site->otherwise))
+			return false;
 	if (__builtin_expect(!thread, 0))
 		goto slow;
 	if (__builtin_expect(thread->is_in_gate, 0))
