@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "elf.h"
+#include "module.h"
 
 #define CODE_STUB_BYTES 128
 

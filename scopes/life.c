@@ -120,6 +120,7 @@ void scopes_trim(struct heap *heap)
 	for (struct scope *scope = scope_top(heap)->inner; scope != &scope_no_record; scope = scope->inner) {
 		region_unprepare(thread, &scope->region);
 		scope->ready = NULL;
+		scope->ready_for = NULL;
 	}
 	if (thread->partial)
 		region_settle_partial(thread);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "scope.h"
+#include "scope_fast.h"
 #include "scopes.h"
 
 /* Under `none`, a block above LIBREGION_MAX_BLOCK has a buffer of its own, so that it is reclaimed too. */
@@ -417,33 +418,7 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 
 bool region_close_quick(struct thread *thread, struct region *region)
 {
-	struct span *span = region->buffers;
-	struct region_stats *stats = &region->counters->stats;
-	unsigned char *map = buffer_map(span), *end = range_map_of(thread->heap->cursor);
-	size_t bytes = (size_t)(thread->heap->cursor - region->extent);
-
-	if (span->had_keeps)
-		return false;
-	if (region->policy->fade == REGION_FADE_NONE) {
-		if (options.stats[0])
-			return false;
-		buffer_note_reclaim(span, region->policy->name);
-		stats_add(&stats->bytes_reclaimed, bytes);
-	} else {
-		struct granule_counts counts = granule_count(map, end);
-		if (counts.any_live)
-			return false;
-		stats_add(&stats->blocks_allocated, counts.blocks);
-		stats_add(&stats->blocks_freed, counts.blocks);
-		stats_add(&stats->bytes_freed, bytes);
-	}
-	region_harvest(thread->heap, region);
-	thread->has_faded = false;
-	stats_add(&stats->bytes_allocated, bytes);
-	stats_add(&stats->buffers_reused, 1);
-	stats_max(&stats->peak_bytes, region->held_bytes);
-	granule_zero(map, end);
-	return true;
+	return region_close_by(thread, region, granule_count, granule_zero, true);
 }
 
 static void count_open(struct region *region)

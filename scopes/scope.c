@@ -59,6 +59,7 @@ static void prepare(struct scope *scope, const struct region_options *given)
 	const struct policy *policy = &policies.by_default;
 
 	region_unprepare(scope->thread, &scope->region);
+	scope->ready_for = NULL;
 	if (given) {
 		scope->given = *given;
 		policy_set(&scope->own_policy, given);

@@ -62,6 +62,7 @@ struct scope {
 	uintptr_t frame;
 	size_t inline_granules;      /* of the heap while this scope is the top one */
 	const struct policy *ready;  /* what the record was last made ready for; NULL: nothing yet */
+	const struct region_options *ready_for; /* of a site: the constant options that it is ready for; or NULL */
 	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
 	bool must_close;             /* more has happened than its first buffer's cursor tells */
 	uint64_t serial;             /* of this use of the record by a handle; 0: none */
@@ -82,8 +83,10 @@ struct thread {
 	uint64_t last_serial;
 	struct counters *all_counters;
 	struct slot *open_slot;   /* of sites (slot.h): the innermost call that is a scope */
+	struct slot *ready_slot;  /* for the next call that may be one without more ado, or NULL */
 	struct slot *free_slots;
-	bool is_in_gate;          /* between a site's function and its caller */
+	bool has_slots;           /* there has been a ready one */
+	bool is_in_gate;          /* between a site's function and its caller, for longer than a moment */
 	struct scope base;
 };
 

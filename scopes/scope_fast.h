@@ -76,6 +76,47 @@ scope_enter_fast(struct heap *heap, uintptr_t sp, uintptr_t frame,
 	return scope;
 }
 
+typedef struct granule_counts granule_counter(const unsigned char *from, const unsigned char *end);
+typedef void granule_eraser(unsigned char *from, const unsigned char *end);
+
+/*
+ * region_close_quick(), by whichever means to look at the map and to clear it: ends a region whose blocks
+ * all lie in the buffer that it was prepared with, if none survives. False: nothing has happened. Regions of
+ * the policy `none` are for those who `may_reclaim`.
+ */
+static inline __attribute__((always_inline)) bool
+region_close_by(struct thread *thread, struct region *region, granule_counter *count, granule_eraser *erase,
+                bool may_reclaim)
+{
+	struct span *span = region->buffers;
+	struct region_stats *stats = &region->counters->stats;
+	unsigned char *map = buffer_map(span), *end = range_map_of(thread->heap->cursor);
+	size_t bytes = (size_t)(thread->heap->cursor - region->extent);
+
+	if (span->had_keeps)
+		return false;
+	if (region->policy->fade == REGION_FADE_NONE) {
+		if (!may_reclaim || options.stats[0])
+			return false;
+		buffer_note_reclaim(span, region->policy->name);
+		stats_add(&stats->bytes_reclaimed, bytes);
+	} else {
+		struct granule_counts counts = count(map, end);
+		if (counts.any_live)
+			return false;
+		stats_add(&stats->blocks_allocated, counts.blocks);
+		stats_add(&stats->blocks_freed, counts.blocks);
+		stats_add(&stats->bytes_freed, bytes);
+	}
+	region_harvest(thread->heap, region);
+	thread->has_faded = false;
+	stats_add(&stats->bytes_allocated, bytes);
+	stats_add(&stats->buffers_reused, 1);
+	stats_max(&stats->peak_bytes, region->held_bytes);
+	erase(map, end);
+	return true;
+}
+
 /* Ends the top scope if it has left nothing behind. False: it isn't the top one, or there is more to do. */
 static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope *scope)
 {

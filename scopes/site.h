@@ -2,7 +2,7 @@
  * site.h: sites, functions of unmodified programs whose calls are scopes. Private to scopes/.
  *
  *     site_spec.c          what LIBREGION_SITES says
- *     elf.c                the modules of the process, and their functions
+ *     module.c             the modules of the process, and their functions
  *     site_find.c          which of these are meant
  *     code_x86_64.c        how to rewrite them; code_make_x86_64.c does it
  *     site.c               start and end, libraries that come and go, what is said about sites
@@ -15,7 +15,7 @@
 #define LIBREGION_SITE_H
 
 #include "code.h"
-#include "elf.h"
+#include "module.h"
 #include "site_spec.h"
 #include "slot.h"
 

@@ -88,6 +88,35 @@ static void give_back(struct slot *first, const struct slot *end)
 	}
 }
 
+/* The gate. */
+
+/* What is ready is free while the gate is closed. */
+static void close_gate(struct thread *thread)
+{
+	struct slot *slot = thread->ready_slot;
+
+	thread->is_in_gate = true;
+	if (!slot)
+		return;
+	thread->ready_slot = NULL;
+	slot->next = thread->free_slots;
+	thread->free_slots = slot;
+}
+
+/* A thread with nothing open has a slot ready. */
+static void open_gate(struct thread *thread)
+{
+	struct slot *slot = thread->free_slots;
+
+	if (thread->open_slot == &slots.none && slot) {
+		thread->free_slots = slot->next;
+		slot->next = &slots.none;
+		thread->ready_slot = slot;
+		thread->has_slots = true;
+	}
+	thread->is_in_gate = false;
+}
+
 /* Opening and closing. */
 
 /* Ends a slot's scope, unless it has ended. */
@@ -96,7 +125,7 @@ static void end_scope(struct thread *thread, struct slot *slot, bool is_certain)
 	struct scope *scope = slot->scope;
 
 	slot->scope = NULL;
-	if (!scope || scope->serial != slot->serial)
+	if (!scope || scope->serial != (uintptr_t)slot)
 		return;
 	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread, is_certain);
@@ -163,14 +192,15 @@ static bool open_slot(struct thread *thread, struct site_entry *site, struct slo
 	struct slot *slot = thread->free_slots;
 	thread->free_slots = slot->next;
 	scope->is_call = false;
-	scope->serial = ++thread->last_serial;
+	scope->serial = (uintptr_t)slot;
+	/* Its options are constant: next time that is all to be compared. */
+	scope->ready_for = site->options;
 	*slot = (struct slot){
 		.target = site->resume,
 		.return_address = arrival->return_address,
 		.cfa = cfa,
 		.next = thread->open_slot,
 		.scope = scope,
-		.serial = scope->serial,
 		.code = slot->code,
 	};
 	thread->open_slot = slot;
@@ -185,11 +215,12 @@ bool slot_enter_slow(void *at)
 	struct thread *thread = thread_at((uintptr_t)(arrival + 1));
 
 	arrival->go_on = site->resume;
+	/* The gate may have been closed by a signal's handler, and opened; it isn't in here. */
 	if (!thread || thread->is_in_gate)
 		return false;
-	thread->is_in_gate = true;
+	close_gate(thread);
 	bool is_scope = open_slot(thread, site, arrival);
-	thread->is_in_gate = false;
+	open_gate(thread);
 	return is_scope;
 }
 
@@ -203,10 +234,10 @@ bool slot_exit_slow(void *at)
 	if (!top)
 		return true;
 	struct thread *thread = top->thread;
-	thread->is_in_gate = true;
+	close_gate(thread);
 	/* What is inside hasn't returned. */
 	close_below(thread, slot->cfa - 1, true);
-	if (slot->scope && slot->scope->serial == slot->serial) {
+	if (slot->scope && slot->scope->serial == (uintptr_t)slot) {
 		slot->scope->serial = 0;
 		scope_leave(slot->scope);
 	}
@@ -214,7 +245,7 @@ bool slot_exit_slow(void *at)
 		slot->scope = NULL;
 		close_below(thread, slot->cfa, true);
 	}
-	thread->is_in_gate = false;
+	open_gate(thread);
 	return true;
 }
 
@@ -241,18 +272,23 @@ int slot_personality(int version, int actions, uint64_t class, void *exception, 
 	while (slot != &slots.none && (!slot->scope || slot->cfa <= sp))
 		slot = slot->next;
 	if (slot != &slots.none) {
-		thread->is_in_gate = true;
+		close_gate(thread);
 		end_scope(thread, slot, true);
-		thread->is_in_gate = false;
+		open_gate(thread);
 	}
 	return CONTINUE_UNWIND;
 }
 
 void slot_before_longjmp(struct thread *thread, uintptr_t sp)
 {
-	thread->is_in_gate = true;
+	/* A handler may be jumping out of the gate: then it mustn't stay closed, nor without a slot. */
+	bool was_in_gate = thread->is_in_gate;
+
+	close_gate(thread);
 	close_below(thread, sp, true);
-	thread->is_in_gate = false;
+	if (!was_in_gate && thread->has_slots && thread->open_slot == &slots.none && !thread->free_slots)
+		take_slot(thread);
+	open_gate(thread);
 }
 
 /* Threads and processes. */
@@ -260,11 +296,12 @@ void slot_before_longjmp(struct thread *thread, uintptr_t sp)
 void slot_thread_begins(struct thread *thread)
 {
 	thread->open_slot = &slots.none;
-	thread->is_in_gate = false;
+	thread->is_in_gate = thread->has_slots = false;
 }
 
 void slot_thread_ends(struct thread *thread)
 {
+	close_gate(thread);
 	lock_acquire(&slots.lock);
 	give_back(thread->open_slot, &slots.none);
 	give_back(thread->free_slots, NULL);

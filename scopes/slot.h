@@ -15,7 +15,10 @@
  * back when the function returns, or once something is met that shows that its frame is gone.
  *
  * The gate: while `is_in_gate` is set, the thread is in here. A signal handler that interrupts it, and
- * what is called from in here, run functions of sites as plain calls.
+ * what is called from in here, run functions of sites as plain calls. A thread with nothing open has a
+ * slot ready for its next call; that it hasn't, although it has had one, means the same for a moment.
+ *
+ * A scope that a slot has opened has the slot's address as its serial number, until it ends.
  *
  * Slots are taken on the thread's own stack only. In a coroutine or on a signal's stack a site is a plain
  * call.
@@ -42,8 +45,8 @@ struct site_entry {
 	bool is_once;                       /* the first call only */
 	bool is_of_libc;                    /* libregion itself might call it */
 	bool is_special;                    /* any of callers, is_once, is_of_libc */
-	struct site_entry *otherwise; /* another site of the same function, for what isn't this one's */
 	uint32_t is_spent;                  /* is_once, and there has been one */
+	struct site_entry *otherwise;       /* another site of the same function, for calls that it leaves */
 };
 
 struct slot {
@@ -52,9 +55,8 @@ struct slot {
 	uintptr_t cfa;       /* the stack pointer once the function has returned */
 	struct slot *next;   /* the next open slot outwards, or the next free one */
 	struct scope *scope; /* NULL: it has ended, in a way that nobody returns from */
-	uint64_t serial;     /* the scope's, as long as it is this one's */
 	void *code;
-	uint64_t unused;
+	uint64_t unused[2];
 };
 
 static_assert(sizeof(struct slot) == SLOT_RECORD_BYTES, "the slots' code counts in these");

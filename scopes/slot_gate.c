@@ -1,13 +1,19 @@
 /*
  * slot_gate.c: what runs when a function that is a site is called, and when it returns.
  *
- * The common case, and nothing else: no site is open, a slot is free, a record is ready. What is compiled
- * here may run with any register holding something that is still needed. So this file is compiled for
- * general registers only, its functions save each register that they use, and anything more goes
- * through slot_with_vectors_saved.
+ * The common cases, and nothing else: a slot and a scope's record are ready; what the scope leaves behind is
+ * little, and all of it has been freed. What is compiled here may run with any register holding something
+ * that is still needed. So this file is compiled for general registers only, its functions save each register
+ * that they use, and anything more goes through slot_with_vectors_saved. Each case is a function of its own,
+ * so that the most common one saves the fewest.
  */
+#include <string.h>
+
 #include "scope_fast.h"
 #include "slot.h"
+
+#define GATE __attribute__((noinline)) SLOT_KEEPS_REGISTERS
+#define COLD_GATE __attribute__((cold)) GATE
 
 bool slot_gate_enter(struct slot_arrival *arrival) SLOT_KEEPS_REGISTERS;
 void slot_gate_exit(struct slot_departure *departure) SLOT_KEEPS_REGISTERS;
@@ -15,13 +21,136 @@ void slot_gate_exit(struct slot_departure *departure) SLOT_KEEPS_REGISTERS;
 /* Where the compiler must not move accesses across: a signal may arrive on either side. */
 #define signal_fence() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
+/* Entering. */
+
+static inline bool go_on_plainly(struct slot_arrival *arrival, const struct site_entry *site)
+{
+	arrival->go_on = site->resume;
+	return false;
+}
+
+/* On another stack, if that is known by now? Coroutines come by here often. */
+static bool is_elsewhere(const struct thread *thread, uintptr_t sp)
+{
+	return thread->has_asked_stack && sp - thread->stack_lo >= thread->stack_bytes;
+}
+
+static COLD_GATE bool enter_slow(struct slot_arrival *arrival)
+{
+	struct thread *thread = scope_thread(heap_self());
+
+	if (thread && is_elsewhere(thread, (uintptr_t)arrival))
+		return go_on_plainly(arrival, arrival->site);
+	return slot_with_vectors_saved(slot_enter_slow, arrival);
+}
+
+/* The record behind the top one, if it is ready for the site and nothing needs a closer look. */
+static inline __attribute__((always_inline)) struct scope *
+ready_scope(const struct thread *thread, const struct scope *outer, const struct site_entry *site, uintptr_t cfa)
+{
+	/* A handle may lie at the CFA itself. */
+	uintptr_t sp = cfa - 1;
+
+	if (__builtin_expect(sp - thread->stack_lo >= thread->stack_bytes || outer->frame <= sp ||
+	                     outer->inner->ready_for != site->options, 0))
+		return NULL;
+	return outer->inner;
+}
+
+/* Opens a scope and the slot for it, both of which are ready. */
+static inline __attribute__((always_inline)) bool
+open_slot(struct slot *slot, struct scope *scope, struct slot_arrival *arrival, const struct site_entry *site)
+{
+	struct thread *thread = scope->thread;
+
+	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
+	scope_count_entry(scope);
+	scope->is_call = false;
+	scope->serial = (uintptr_t)slot;
+	slot->scope = scope;
+	slot->target = site->resume;
+	slot->return_address = arrival->return_address;
+	slot->cfa = (uintptr_t)(arrival + 1);
+	arrival->go_on = slot->code;
+	thread->open_slot = slot;
+	return true;
+}
+
+/* Has this site a call open already? A recursion is one scope. */
+static bool is_open(const struct thread *thread, const struct site_entry *site)
+{
+	for (const struct slot *slot = thread->open_slot; slot != &slots.none; slot = slot->next)
+		if (slot->target == site->resume)
+			return true;
+	return false;
+}
+
+/* In a scope of another site. */
+static GATE bool enter_nested(struct slot_arrival *arrival)
+{
+	const struct site_entry *site = arrival->site;
+	struct thread *thread = scope_thread(heap_self());
+	struct slot *slot = thread->free_slots;
+
+	if (is_open(thread, site))
+		return go_on_plainly(arrival, site);
+	struct scope *scope =
+		ready_scope(thread, scope_top(thread->heap), site, (uintptr_t)(arrival + 1));
+	if (!slot || !scope)
+		return enter_slow(arrival);
+	thread->is_in_gate = true;
+	signal_fence();
+	thread->free_slots = slot->next;
+	slot->next = thread->open_slot;
+	open_slot(slot, scope, arrival, site);
+	signal_fence();
+	thread->is_in_gate = false;
+	return true;
+}
+
+/* No slot is ready: one is open, or the thread hasn't had any. */
+static GATE bool enter_more(struct slot_arrival *arrival)
+{
+	const struct site_entry *site = arrival->site;
+	struct thread *thread = scope_thread(heap_self());
+	uintptr_t from = arrival->return_address - (uintptr_t)slot_code;
+
+	/* The open one's function has jumped here: it is the same call. */
+	if (thread->is_in_gate || from < (uintptr_t)(slot_code_end - slot_code))
+		return go_on_plainly(arrival, site);
+	if (thread->open_slot == &slots.none)
+		return thread->has_slots ? go_on_plainly(arrival, site) : enter_slow(arrival);
+	if (thread->open_slot->cfa <= (uintptr_t)(arrival + 1))
+		return enter_slow(arrival);
+	return site->may_nest ? enter_nested(arrival) : go_on_plainly(arrival, site);
+}
+
+static inline __attribute__((always_inline)) bool
+enter(struct slot_arrival *arrival, const struct site_entry *site)
+{
+	struct thread *thread = scope_thread(heap_self());
+
+	if (__builtin_expect(!thread, 0))
+		return enter_slow(arrival);
+	struct slot *slot = thread->ready_slot;
+	if (__builtin_expect(!slot, 0))
+		return enter_more(arrival);
+	struct scope *scope =
+		ready_scope(thread, scope_top(thread->heap), site, (uintptr_t)(arrival + 1));
+	if (__builtin_expect(!scope, 0))
+		return enter_slow(arrival);
+	thread->ready_slot = NULL;
+	signal_fence();
+	return open_slot(slot, scope, arrival, site);
+}
+
 /* Does libregion itself make this call? It may be in the middle of anything. */
-static bool is_ours(uintptr_t return_address)
+static inline bool is_ours(uintptr_t return_address)
 {
 	return return_address - slots.own_text_lo < slots.own_text_bytes;
 }
 
-static bool is_among(const struct site_callers *callers, uintptr_t return_address)
+static inline bool is_among(const struct site_callers *callers, uintptr_t return_address)
 {
 	for (; callers; callers = callers->next)
 		if (return_address - callers->lo < callers->bytes)
@@ -30,7 +159,7 @@ static bool is_among(const struct site_callers *callers, uintptr_t return_addres
 }
 
 /* May this call of a site that isn't for all of them be a scope? */
-static bool is_wanted(const struct site_entry *site, uintptr_t return_address)
+static inline bool is_wanted(const struct site_entry *site, uintptr_t return_address)
 {
 	if (site->callers && !is_among(site->callers, return_address))
 		return false;
@@ -39,94 +168,129 @@ static bool is_wanted(const struct site_entry *site, uintptr_t return_address)
 	return !site->is_once || !__atomic_load_n(&site->is_spent, __ATOMIC_RELAXED);
 }
 
-/* A slot is open. Is this call to be looked at nevertheless? */
-static bool is_worth_a_look(const struct site_entry *site, const struct slot *open, uintptr_t cfa,
-                            uintptr_t return_address)
+static GATE bool enter_wanted(struct slot_arrival *arrival)
 {
-	/* The open one's function has jumped here: it is the same call. */
-	if (return_address - (uintptr_t)slot_code < (uintptr_t)(slot_code_end - slot_code))
-		return false;
-	return site->may_nest || open->cfa <= cfa;
+	const struct site_entry *site = arrival->site;
+
+	return site->is_once ? enter_slow(arrival) : enter(arrival, site);
 }
 
-/* On another stack, if that is known by now. */
-static bool is_elsewhere(const struct thread *thread, uintptr_t sp)
+static GATE bool enter_special(struct slot_arrival *arrival)
 {
-	return thread->has_asked_stack && sp - thread->stack_lo >= thread->stack_bytes;
+	struct site_entry *site = arrival->site;
+
+	while (!is_wanted(site, arrival->return_address)) {
+		if (!site->otherwise)
+			return go_on_plainly(arrival, site);
+		arrival->site = site = site->otherwise;
+	}
+	return enter_wanted(arrival);
 }
 
 bool slot_gate_enter(struct slot_arrival *arrival)
 {
-	struct site_entry *site = arrival->site;
-	uintptr_t return_address = arrival->return_address, cfa = (uintptr_t)(arrival + 1);
-	struct heap *heap = heap_self();
-	struct thread *thread = heap->upper;
+	const struct site_entry *site = arrival->site;
 
-	arrival->go_on = site->resume;
-	while (__builtin_expect(site->is_special, 0) && !is_wanted(site, return_address))
-		if (!(site = site->otherwise))
-			return false;
-	if (__builtin_expect(!thread, 0))
-		goto slow;
-	if (__builtin_expect(thread->is_in_gate, 0))
+	if (__builtin_expect(site->is_special, 0))
+		return enter_special(arrival);
+	return enter(arrival, site);
+}
+
+/* Leaving. */
+
+#define EACH_BYTE(byte) (UINT64_C(0x0101010101010101) * (byte))
+#define SMALL_MAP_BYTES 512
+#define SMALL_MAP_LEAST 8
+
+static inline uint64_t load_word(const unsigned char *at)
+{
+	uint64_t word;
+
+	memcpy(&word, at, sizeof(word));
+	return word;
+}
+
+/* granule_count() for eight bytes. */
+static inline void count_word(struct granule_counts *counts, uint64_t word)
+{
+	/* Adding lets each byte's bit 6 tell whether any of the lower ones is set, and bit 7 likewise. */
+	uint64_t heads = ((word & EACH_BYTE(0x3f)) + EACH_BYTE(0x3f)) & ~word & EACH_BYTE(GRANULE_FADED);
+	uint64_t live = ((word & EACH_BYTE(0x7f)) + EACH_BYTE(0x7f)) & ~word & EACH_BYTE(GRANULE_FREED);
+
+	counts->blocks += (heads >> 6) * EACH_BYTE(1) >> 56;
+	counts->any_live |= live != 0;
+}
+
+/* At least SMALL_MAP_LEAST bytes; the last word holds what is left over, without what has been counted. */
+static inline struct granule_counts count_words(const unsigned char *from, const unsigned char *end)
+{
+	struct granule_counts counts = {0};
+
+	for (; end - from >= 8; from += 8)
+		count_word(&counts, load_word(from));
+	if (from < end)
+		count_word(&counts, load_word(end - 8) >> 8 * (8 - (end - from)));
+	return counts;
+}
+
+static inline void erase_words(unsigned char *from, const unsigned char *end)
+{
+	const uint64_t zero = 0;
+
+	memcpy((unsigned char *)end - 8, &zero, sizeof(zero));
+	for (; end - from >= 8; from += 8)
+		memcpy(from, &zero, sizeof(zero));
+}
+
+/* Where the scope's blocks are few, and all of them freed. */
+static GATE bool leave_small(struct scope *scope)
+{
+	struct thread *thread = scope->thread;
+	struct heap *heap = thread->heap;
+
+	if (scope_top(heap) != scope || scope->must_close || !scope->region.buffers)
 		return false;
-	if (__builtin_expect(thread->open_slot != &slots.none, 0)) {
-		if (!is_worth_a_look(site, thread->open_slot, cfa, return_address))
-			return false;
-		goto slow;
-	}
-	thread->is_in_gate = true;
-	signal_fence();
-	struct slot *slot = thread->free_slots;
-	struct scope *scope =
-		slot && !site->is_once ? scope_enter_fast(heap, cfa - 1, cfa, site->options) : NULL;
-	if (__builtin_expect(!scope, 0)) {
-		thread->is_in_gate = false;
-		if (is_elsewhere(thread, cfa))
-			return false;
-		goto slow;
-	}
-	scope->is_call = false;
-	scope->serial = slot->serial = ++thread->last_serial;
-	slot->scope = scope;
-	slot->target = site->resume;
-	slot->return_address = return_address;
-	slot->cfa = cfa;
-	thread->free_slots = slot->next;
-	slot->next = &slots.none;
-	thread->open_slot = slot;
-	arrival->go_on = slot->code;
-	signal_fence();
-	thread->is_in_gate = false;
+	size_t map_bytes = (size_t)(range_map_of(heap->cursor) - buffer_map(scope->region.buffers));
+	if (map_bytes > SMALL_MAP_BYTES || map_bytes < SMALL_MAP_LEAST ||
+	    !region_close_by(thread, &scope->region, count_words, erase_words, false))
+		return false;
+	scope_pop(heap, scope);
 	return true;
-slow:
-	arrival->site = site;
-	return slot_with_vectors_saved(slot_enter_slow, arrival);
+}
+
+static COLD_GATE void exit_slow(struct slot_departure *departure)
+{
+	slot_with_vectors_saved(slot_exit_slow, departure);
 }
 
 void slot_gate_exit(struct slot_departure *departure)
 {
 	struct slot *slot = &slot_records[departure->number];
-	struct heap *heap = heap_self();
-	struct thread *thread = heap->upper;
 	struct scope *scope = slot->scope;
 
-	if (__builtin_expect(!thread || thread->open_slot != slot || thread->is_in_gate || !scope ||
-	                         scope->serial != slot->serial,
-	                     0)) {
-		slot_with_vectors_saved(slot_exit_slow, departure);
+	if (__builtin_expect(!scope || scope->serial != (uintptr_t)slot, 0)) {
+		exit_slow(departure);
+		return;
+	}
+	struct thread *thread = scope->thread;
+	if (__builtin_expect(thread->open_slot != slot || thread->is_in_gate, 0)) {
+		exit_slow(departure);
 		return;
 	}
 	thread->is_in_gate = true;
 	signal_fence();
-	if (__builtin_expect(!scope_leave_fast(scope), 0)) {
-		slot_with_vectors_saved(slot_exit_slow, departure);
+	if (__builtin_expect(!scope_leave_fast(scope), 0) && !leave_small(scope)) {
+		exit_slow(departure);
 		return;
 	}
 	scope->serial = 0;
 	thread->open_slot = slot->next;
-	slot->next = thread->free_slots;
-	thread->free_slots = slot;
+	if (__builtin_expect(slot->next == &slots.none, 1)) {
+		thread->ready_slot = slot;
+	} else {
+		slot->next = thread->free_slots;
+		thread->free_slots = slot;
+	}
 	signal_fence();
 	thread->is_in_gate = false;
 }

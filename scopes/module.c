@@ -1,7 +1,7 @@
 /*
- * elf.c: reading ELF files where they are mapped.
+ * module.c: reading ELF files where they are mapped.
  */
-#include "elf.h"
+#include "module.h"
 
 #include <elf.h>
 #include <string.h>

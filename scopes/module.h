@@ -1,5 +1,5 @@
 /*
- * elf.h: the modules of the process and the functions in them. Private to scopes/.
+ * module.h: the modules of the process and the functions in them. Private to scopes/.
  *
  * A module is the program or a library, as the loader has mapped it. Its functions are in its file: in
  * .symtab, or, where that has been stripped, in .dynsym and in a debug file that belongs to it. Files are
@@ -8,8 +8,8 @@
  *
  * Values are addresses as the file has them; the module's bias is what the loader has added.
  */
-#ifndef LIBREGION_ELF_H
-#define LIBREGION_ELF_H
+#ifndef LIBREGION_MODULE_H
+#define LIBREGION_MODULE_H
 
 #include <link.h>
 #include <stdbool.h>
@@ -34,7 +34,7 @@ struct elf_module {
 	const char *name; /* without folders */
 	bool is_program;
 	uintptr_t bias;
-	const ElfW(Phdr) * headers;
+	const ElfW(Phdr) *headers;
 	uintptr_t unwind_table; /* .eh_frame_hdr, as it is mapped; 0: none */
 	struct elf_text texts[ELF_TEXTS]; /* what can be run, as it is mapped */
 	unsigned text_count;
