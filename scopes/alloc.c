@@ -31,7 +31,7 @@ void *scopes_alloc(size_t size, size_t align)
 		scope = scope_top(scope->thread->heap);
 	}
 	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
-		return region_alloc(scope->thread, size, align);
+		return region_serve(scope->thread, size, align);
 	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
 }
 
@@ -68,10 +68,10 @@ static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
 	struct scope *top = scope_top(heap);
 
 	if (scope == top)
-		return region_alloc(thread, size, GRANULE_BYTES);
+		return region_serve(thread, size, GRANULE_BYTES);
 	suspend(heap, top);
 	resume(heap, scope);
-	void *p = region_alloc(thread, size, GRANULE_BYTES);
+	void *p = region_serve(thread, size, GRANULE_BYTES);
 	suspend(heap, scope);
 	resume(heap, top);
 	return p;

@@ -294,7 +294,7 @@ static void *from_heap(uint64_t *reason, size_t size, size_t align)
 	return p;
 }
 
-void *region_alloc(struct thread *thread, size_t size, size_t align)
+void *region_serve(struct thread *thread, size_t size, size_t align)
 {
 	struct scope *scope = scope_top(thread->heap);
 	struct region *region = &scope->region;

@@ -19,6 +19,9 @@
  *   - free() and realloc() go by the pointer, never by the current scope.
  *   - No function here ever makes an allocation fail that malloc() could have served.
  *
+ * Regions as objects, where the program says which region a block comes from, are in region_objects.h,
+ * which this header includes.
+ *
  * The model is Go's memory regions proposal (golang/go #70257); region_copy_out is Go's arena.Clone
  * (#51317); region_on_exit follows APR's pool cleanups.
  */
@@ -40,7 +43,8 @@ extern "C" {
  * With REGION_OPTIONAL defined before the include, every function is a weak reference: the program
  * links without libregion, and runs with or without it preloaded. Without it, region_do(fn, arg) is
  * fn(arg), enter and leave do nothing, and the questions answer "no scope"; region_copy_out,
- * region_on_exit and the statistics have no such form: test their address before calling them.
+ * region_on_exit, the statistics and regions as objects have no such form: test their address before
+ * calling them (that of region_create_for stands for all of region_objects.h).
  */
 #ifdef REGION_OPTIONAL
 #define REGION_API extern __attribute__((weak))
@@ -56,16 +60,24 @@ enum region_fade {
 	REGION_FADE_NONE,        /* nothing fades but what region_keep() marked; the rest is reclaimed */
 };
 
+typedef struct region_object region_t; /* region_objects.h */
+
 /*
- * How a scope is set up. A member that is zero takes the process's default, which the LIBREGION_*
- * environment variables set. `{0}` is all defaults. LIBREGION_FADE overrides `fade` everywhere.
+ * How a scope or a region is set up. A member that is zero takes the process's default, which the
+ * LIBREGION_* environment variables set. `{0}` is all defaults. LIBREGION_FADE overrides `fade`
+ * everywhere.
  */
 struct region_options {
 	const char *name;      /* for reports and statistics; must stay valid until the process ends */
 	enum region_fade fade; /* see above */
 	size_t buffer_size;    /* bytes a buffer; rounded up to a power of two, 64 KiB to 16 MiB */
 	size_t buffer_count;   /* buffers made ready when the first one is needed */
-	size_t limit_bytes;    /* bytes of buffers the scope may hold before the general heap serves */
+	size_t limit_bytes;    /* bytes of buffers it may hold before the general heap serves */
+	/* Of regions as objects; scopes leave them unread. */
+	unsigned growth;       /* a new buffer has so many percent of the last: 100 to 1000; default 200 */
+	int shared;            /* not 0: any thread may allocate from it at any time */
+	size_t keep_bytes;     /* bytes of buffers that region_reset() keeps; default 16 MiB */
+	region_t *parent;      /* it ends with this one */
 };
 
 /* Calls fn(arg) in a scope of its own, with the default options. */
@@ -222,5 +234,7 @@ static inline void region_scope_end_(struct region_scope *scope)
 #ifdef __cplusplus
 }
 #endif
+
+#include "region_objects.h"
 
 #endif

@@ -149,7 +149,7 @@ void region_settle_partial(struct thread *thread);
 void region_count_open(struct thread *thread);
 
 /* A block for the thread's current region, by the slow path; or from the general heap. */
-void *region_alloc(struct thread *thread, size_t size, size_t align);
+void *region_serve(struct thread *thread, size_t size, size_t align);
 
 /* The live block at p if it belongs to an open region of this thread, else NULL. */
 struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head);
