@@ -7,6 +7,7 @@
 #ifndef LIBREGION_CORE_H
 #define LIBREGION_CORE_H
 
+#include "bare.h"
 #include "big.h"
 #include "buffer.h"
 #include "class.h"

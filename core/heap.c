@@ -9,6 +9,7 @@
  */
 #include "heap.h"
 
+#include "bare.h"
 #include "big.h"
 #include "buffer.h"
 #include "os.h"
@@ -306,6 +307,8 @@ void heap_free(void *p, const char *call)
 		buffer_free(heap_self(), span, p, call);
 	else if (kind == SPAN_SPARE)
 		report_spare(span, p, call);
+	else if (kind == SPAN_BARE)
+		bare_misuse(span, p, call);
 	else
 		buffer_free_gone(p, call);
 }

@@ -33,6 +33,7 @@ enum span_kind {
 	SPAN_BIG,        /* one block (big.h) */
 	SPAN_BUFFER,     /* a thread's own: in a region, or cached (buffer.h) */
 	SPAN_RETIRED,    /* a buffer that no thread owns, with faded blocks in it (buffer.h) */
+	SPAN_BARE,       /* a buffer whose blocks the map doesn't know (bare.h) */
 };
 
 struct heap;
@@ -58,7 +59,10 @@ struct span {
 	uint8_t kind;            /* enum span_kind */
 	uint8_t class;           /* slab: size class; big: the bin it belongs into when it becomes a spare */
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
-	uint8_t is_kept;         /* slab: empty at some time, but kept as the only one of its queue */
+	union {
+		uint8_t is_kept;   /* slab: empty at some time, but kept as the only one of its queue */
+		uint8_t is_cached; /* bare: of a size that heaps cache */
+	};
 	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
 	uint8_t had_keeps;       /* buffer: it holds blocks that have faded, or shall */
 	uint8_t was_moved;       /* big: os_move() brought its pages here */
@@ -79,8 +83,8 @@ struct span {
 		size_t bytes;   /* big: bytes of the block */
 		char *used_end; /* buffer: no block has ended behind it since the map was cleared */
 	};
-	struct region *region; /* buffer: the open region it belongs to, or NULL */
-	const char *reclaimer; /* buffer: name of the last scope that reclaimed unfreed blocks here */
+	struct region *region; /* buffer: the open region it belongs to, or NULL; bare: whose it is */
+	const char *reclaimer; /* buffer: last scope that reclaimed blocks here, by name; bare: the owner */
 
 	/*
 	 * Retired: blocks that aren't freed, and the number of them at which a free looks again. Atomic, and

@@ -203,6 +203,8 @@ const char *region_name_of(const void *p)
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 	struct region *region = span_region(span);
 
+	if (span_kind(span) == SPAN_BARE)
+		return span->reclaimer;
 	if (span_kind(span) != SPAN_BUFFER || !region)
 		return NULL;
 	const unsigned char *head = buffer_find(span, p);

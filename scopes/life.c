@@ -1,7 +1,7 @@
 /*
  * life.c: start and end of the process and of threads, as scopes see them.
  */
-#include "scope.h"
+#include "object.h"
 #include "scopes.h"
 #include "site.h"
 
@@ -140,6 +140,7 @@ void scopes_finish(void)
 void scopes_before_fork(void)
 {
 	lock_fork_begins();
+	lock_before_fork(object_lock());
 	lock_before_fork(stats_lock());
 	heap_before_fork();
 	slot_before_fork();
@@ -150,6 +151,7 @@ void scopes_after_fork_in_parent(void)
 	slot_after_fork_in_parent();
 	heap_after_fork_in_parent();
 	lock_after_fork_in_parent(stats_lock());
+	lock_after_fork_in_parent(object_lock());
 	lock_fork_is_done();
 }
 
@@ -158,5 +160,6 @@ void scopes_after_fork_in_child(void)
 	slot_after_fork_in_child();
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
+	lock_after_fork_in_child(object_lock());
 	lock_fork_is_done();
 }

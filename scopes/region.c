@@ -26,8 +26,7 @@
 
 #define SWEEP_MIN_BYTES ((size_t)1 << 20)
 
-/* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
-static void leave_hole_at(struct region *region, char *cursor)
+void region_leave_hole(struct region *region, char *cursor)
 {
 	struct span *span = region->buffers;
 
@@ -45,7 +44,7 @@ static void leave_hole_at(struct region *region, char *cursor)
 
 static void leave_hole(struct heap *heap, struct region *region)
 {
-	leave_hole_at(region, heap->cursor);
+	region_leave_hole(region, heap->cursor);
 }
 
 static bool enter_hole(struct heap *heap, struct region *region, char *from, size_t bytes)
@@ -447,7 +446,7 @@ void region_count_open(struct thread *thread)
 	scope->region.cursor = heap->cursor;
 	for (; scope != &thread->base; scope = scope->outer)
 		if (scope_is_open(scope)) {
-			leave_hole_at(&scope->region, scope->region.cursor);
+			region_leave_hole(&scope->region, scope->region.cursor);
 			count_open(&scope->region);
 		}
 }

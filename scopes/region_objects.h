@@ -53,16 +53,16 @@ struct region_cursor {
 };
 
 /*
- * A region, set up by *options (NULL: all defaults), which isn't used after the call returns. Its fade
+ * A region, set up by *given (NULL: all defaults), which isn't used after the call returns. Its fade
  * policy, REGION_FADE_NONE by default, says what becomes of blocks that malloc() gave inside
  * region_within() when the region is reset or ends; what region_keep() marked stays in any case. Buffers
- * grow by options->growth, at most to 16 MiB; larger blocks have one of their own.
+ * grow by given->growth, at most to 16 MiB; larger blocks have one of their own.
  */
-REGION_API region_t *region_create_for(unsigned cursor_version, const struct region_options *options);
+REGION_API region_t *region_create_for(unsigned cursor_version, const struct region_options *given);
 
-static inline region_t *region_create(const struct region_options *options)
+static inline region_t *region_create(const struct region_options *given)
 {
-	return region_create_for(REGION_CURSOR_VERSION, options);
+	return region_create_for(REGION_CURSOR_VERSION, given);
 }
 
 /* The part of region_alloc() that isn't inlined. */
@@ -142,11 +142,11 @@ REGION_API size_t region_cap(const region_t *region);
 REGION_API size_t region_peak(const region_t *region);
 
 /*
- * A checkpoint. Rewinding to it ends all blocks that came after it, of malloc() inside region_within(), too,
- * under any fade policy, after the calls of region_on_end() that came after it. It may be rewound to again,
- * until an earlier one is, or the region is reset: those that came later are then no marks any more, and
- * rewinding to one is a misuse. Not for shared regions. Serial 0, errno ENOMEM: out of memory. (obstacks
- * free to a block; here it is a mark, so that it can be checked.)
+ * A checkpoint. Rewinding to it ends all blocks that came after it, as a reset would, after the calls of
+ * region_on_end() that came after it. That mark and those that came later are used up then, and all are with
+ * a reset: to rewind to one again is a misuse. Not for shared regions, and not while the region is open in
+ * region_within(). Serial 0: errno is ENOMEM, or EINVAL for a misuse. (obstacks free to a block; here it is
+ * a mark, so that it can be checked.)
  */
 struct region_mark {
 	uint64_t serial;
@@ -197,7 +197,7 @@ struct region_pool_stats {
 
 typedef struct region_pool region_pool_t;
 
-REGION_API region_pool_t *region_pool_create(const struct region_pool_options *options);
+REGION_API region_pool_t *region_pool_create(const struct region_pool_options *given);
 
 /* An empty region, the caller's until it releases it. Keys are the program's: kinds of requests, say. */
 REGION_API region_t *region_pool_acquire(region_pool_t *pool, uint64_t key);
@@ -363,9 +363,9 @@ struct region_slab_stats {
 REGION_API void region_slab_stats_read(region_slabs_t *slabs, struct region_slab_stats *stats);
 
 /*
- * Tracked frees: REGION_AUTO(char *, text, 100); declares `char *const text` with 100 bytes of malloc(), which
- * are freed, with their size told (free_sized), when the block that it stands in is left, in whichever way;
- * NULL when memory is out. In Go's runtime.free it is the compiler that does so. C only; C++ has destructors.
+ * Tracked frees: REGION_AUTO(char *, text, 100); declares `char *const text` with 100 bytes of malloc(),
+ * which are freed, with their size told (free_sized), when the block that it stands in is left, in whichever
+ * way; NULL when memory is out. In Go's runtime.free the compiler does so. C only; C++ has destructors.
  */
 #ifndef __cplusplus
 #define REGION_AUTO(type, name, bytes) \

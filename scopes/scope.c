@@ -143,7 +143,9 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
 	scope->frame = UINTPTR_MAX;
 	run_exit_calls(thread, scope);
-	if (scope_is_open(scope)) {
+	if (scope->is_lasting) {
+		within_suspend(thread, scope);
+	} else if (scope_is_open(scope)) {
 		region_close(thread, &scope->region, is_certain);
 		region_prepare(thread, &scope->region, scope->region.policy);
 	} else if (scope->region.buffers) {
@@ -168,6 +170,16 @@ void scope_close_abandoned(struct thread *thread, uintptr_t sp, bool is_certain)
 		return;
 	while (scope_top(thread->heap)->frame <= sp)
 		scope_end_top(thread, is_certain);
+}
+
+void scope_leave_lasting(struct scope *scope)
+{
+	struct thread *thread = scope->thread;
+
+	/* What is inside it hasn't been left. */
+	while (scope_top(thread->heap) != scope)
+		scope_end_top(thread, true);
+	close_top(thread, true);
 }
 
 static __attribute__((noinline)) void leave_slow(struct scope *scope)
@@ -231,13 +243,6 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 	return CONTINUE_UNWIND;
 }
 
-/* Names the personality in the unwind information of the function that it stands in. */
-#if defined(__x86_64__) || defined(__aarch64__)
-#define UNWIND_THROUGH __asm__ volatile(".cfi_personality 0x1b, scope_personality")
-#else
-#define UNWIND_THROUGH ((void)0)
-#endif
-
 /* The interface. */
 
 static inline __attribute__((always_inline)) void
@@ -256,7 +261,7 @@ void region_do(void (*fn)(void *), void *arg)
 {
 	uintptr_t frame = scope_here();
 
-	UNWIND_THROUGH;
+	SCOPE_UNWIND_THROUGH;
 	call_in_scope(enter(frame, frame, NULL), fn, arg);
 }
 
@@ -264,7 +269,7 @@ void region_do_with(const struct region_options *given, void (*fn)(void *), void
 {
 	uintptr_t frame = scope_here();
 
-	UNWIND_THROUGH;
+	SCOPE_UNWIND_THROUGH;
 	call_in_scope(enter(frame, frame, given), fn, arg);
 }
 
@@ -272,7 +277,7 @@ void region_ignore(void (*fn)(void *), void *arg)
 {
 	uintptr_t frame = scope_here();
 
-	UNWIND_THROUGH;
+	SCOPE_UNWIND_THROUGH;
 	struct scope *scope = next_record(frame, NULL);
 	if (scope) {
 		struct heap *heap = scope->thread->heap;

@@ -65,6 +65,7 @@ struct scope {
 	const struct region_options *ready_for; /* of a site: the constant options that it is ready for; or NULL */
 	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
 	bool must_close;             /* more has happened than its first buffer's cursor tells */
+	bool is_lasting;             /* its region outlives it: see object.h */
 	uint64_t serial;             /* of this use of the record by a handle; 0: none */
 	struct exit_call *calls;
 	struct region_options given; /* what own_policy was made from */
@@ -72,6 +73,14 @@ struct scope {
 };
 
 static_assert(offsetof(struct scope, region) == 0, "a region's address is its scope's");
+
+/* The calling thread's part of a shared region; see object.h. */
+#define THREAD_LANES 8u
+
+struct lane_place {
+	uint64_t id;
+	struct region_object *lane;
+};
 
 struct thread {
 	struct heap *heap;
@@ -87,6 +96,7 @@ struct thread {
 	struct slot *free_slots;
 	bool has_slots;           /* there has been a ready one */
 	bool is_in_gate;          /* between a site's function and its caller, for longer than a moment */
+	struct lane_place lanes[THREAD_LANES];
 	struct scope base;
 };
 
@@ -123,6 +133,9 @@ void policy_start(void);
 void policy_set(struct policy *policy, const struct region_options *given);
 
 /* region.c */
+
+/* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
+void region_leave_hole(struct region *region, char *cursor);
 
 /* Sets up a region that isn't current, with an empty buffer if there is one at hand. */
 void region_prepare(struct thread *thread, struct region *region, const struct policy *policy);
@@ -173,6 +186,16 @@ static inline void region_harvest(struct heap *heap, const struct region *region
 /* life.c: the outermost scope of a thread that enters its first one before it has allocated. */
 struct scope *scopes_first_use(void);
 
+/*
+ * Names scope_personality() in the unwind information of the function that it stands in: the scope that
+ * this function has opened ends when an unwinder passes it.
+ */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define SCOPE_UNWIND_THROUGH __asm__ volatile(".cfi_personality 0x1b, scope_personality")
+#else
+#define SCOPE_UNWIND_THROUGH ((void)0)
+#endif
+
 /* scope.c */
 
 /* What stands behind the last record: never ready. */
@@ -192,6 +215,11 @@ void scope_close_abandoned(struct thread *thread, uintptr_t sp, bool is_certain)
 
 /* Ends an open scope, and everything inside it. */
 void scope_leave(struct scope *scope);
+/* within.c: takes the record of an open scope that is a region's out again; its thread is left to pop(). */
+void within_suspend(struct thread *thread, struct scope *scope);
+
+/* Ends an open scope that is a region's, and everything inside it; the region stays. */
+void scope_leave_lasting(struct scope *scope);
 
 /* Is sp on the thread's own stack? */
 bool scope_is_own_stack(struct thread *thread, uintptr_t sp);

@@ -1,0 +1,370 @@
+/*
+ * extent.c: the bare half of a region as an object: where the next block comes from once the extent that
+ * the header bumps in has no room for it.
+ *
+ *   1. the smallest gap with room;
+ *   2. a buffer that reset has kept;
+ *   3. a new buffer, `growth` percent of the last one;
+ *   4. over the byte limit, or out of memory for buffers: the general heap. Such a block is a stray.
+ *
+ * A long block is served there, and the header goes on bumping in its extent as long as that has room for
+ * short ones. Otherwise the extent is changed, and what is left of it is a gap. Of too many gaps the
+ * smallest is forgotten, until the next reset.
+ *
+ * Where there are marks, a granule is left out whenever the cursor is set: so no block that came before
+ * the mark ends at the cursor, and none can grow or be given up across it.
+ */
+#include <string.h>
+
+#include "object.h"
+
+/* Less isn't worth a change of the extent. */
+#define GAP_MIN_BYTES ((size_t)1024)
+
+/* Blocks above this part of a buffer are long. */
+#define LONG_PART 64
+
+#define KEPT_LOOKS 4
+
+static size_t extent_bytes(struct extent extent)
+{
+	return (size_t)(extent.hi - extent.lo);
+}
+
+/* The header's limit must not come back after a reset of the shared region took it away. */
+static void publish_limit(struct region_object *region)
+{
+	OBJECT_SET(region->at.limit, region->has_inline ? region->limit : NULL);
+	if (!region->owner)
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (OBJECT_GET(region->owner->generation) != region->generation)
+		OBJECT_SET(region->at.limit, NULL);
+}
+
+/* Goes on bumping there; the length stays. */
+static void enter(struct region_object *region, struct extent extent)
+{
+	size_t len = object_len(region);
+
+	OBJECT_SET(region->at.cursor, extent.lo);
+	OBJECT_SET(region->origin, (uintptr_t)extent.lo - len);
+	region->limit = extent.hi;
+	publish_limit(region);
+}
+
+static char *align_up(char *p, size_t align)
+{
+	return (char *)(((uintptr_t)p + align - 1) & ~(uintptr_t)(align - 1));
+}
+
+/* Takes a block off the front of an extent, or NULL. */
+static char *take(struct extent *extent, size_t bytes, size_t align)
+{
+	char *p = align_up(extent->lo, align);
+
+	if (!extent->lo || p > extent->hi || (size_t)(extent->hi - p) < bytes)
+		return NULL;
+	extent->lo = p + bytes;
+	return p;
+}
+
+static char *bump(struct region_object *region, size_t bytes, size_t align)
+{
+	struct extent extent = {region->at.cursor, region->limit};
+	char *p = take(&extent, bytes, align);
+
+	if (p)
+		OBJECT_SET(region->at.cursor, extent.lo);
+	return p;
+}
+
+/* Gaps. */
+
+/* The smallest gap with room for so many bytes; with 0, the smallest of all. NULL: none. */
+static struct extent *smallest_gap(struct region_object *region, size_t bytes)
+{
+	struct extent *best = NULL;
+
+	for (struct extent *gap = region->gaps; gap < region->gaps + OBJECT_GAPS; gap++)
+		if (extent_bytes(*gap) >= bytes && (!best || extent_bytes(*gap) < extent_bytes(*best)))
+			best = gap;
+	return best;
+}
+
+/* An unused place has no bytes, so it is the smallest. */
+static void park(struct region_object *region, struct extent extent)
+{
+	struct extent *gap = smallest_gap(region, 0);
+
+	if (extent_bytes(extent) >= GAP_MIN_BYTES && extent_bytes(extent) > extent_bytes(*gap))
+		*gap = extent;
+}
+
+/* Buffers. */
+
+static struct extent push_buffer(struct region_object *region, struct span *span)
+{
+	span->next = region->used;
+	region->used = span;
+	return (struct extent){bare_begin(span), span_end(span)};
+}
+
+static bool has_room(const struct span *span, size_t bytes)
+{
+	return (size_t)(span_end(span) - bare_begin(span)) >= bytes;
+}
+
+/* A kept buffer with room; only a few are looked at. */
+static struct span *take_kept(struct region_object *region, size_t bytes)
+{
+	struct span **link = &region->empty;
+
+	for (int i = 0; *link && i < KEPT_LOOKS; i++, link = &(*link)->next)
+		if (has_room(*link, bytes)) {
+			struct span *span = *link;
+			*link = span->next;
+			return span;
+		}
+	return NULL;
+}
+
+static size_t held_by(const struct region_object *lane)
+{
+	return OBJECT_GET(lane->held_bytes) + OBJECT_GET(lane->within.region.held_bytes);
+}
+
+/* What the other half holds counts, too, and what other lanes do. */
+static size_t bytes_left(const struct region_object *region)
+{
+	size_t held = held_by(region);
+
+	if (region->limit_bytes == SIZE_MAX)
+		return SIZE_MAX;
+	if (region->owner)
+		held = lanes_sum(region->owner, held_by);
+	return held < region->limit_bytes ? region->limit_bytes - held : 0;
+}
+
+static struct span *make_buffer(struct region_object *region, size_t bytes)
+{
+	size_t wanted = bytes + GRANULE_BYTES;
+	bool grows = wanted <= region->next_bytes;
+	struct span *span = NULL;
+
+	if (grows)
+		wanted = region->next_bytes;
+	if (wanted <= bytes_left(region))
+		span = bare_take(heap_make(), wanted, region, region->name);
+	if (!span)
+		return NULL;
+	OBJECT_SET(region->held_bytes, region->held_bytes + span_bytes(span));
+	size_t next = region->next_bytes / 100 * region->growth;
+	if (grows)
+		region->next_bytes = next < OBJECT_BUFFER_MAX ? next : OBJECT_BUFFER_MAX;
+	return span;
+}
+
+static void drop_buffer(struct region_object *region, struct span *span)
+{
+	OBJECT_SET(region->held_bytes, region->held_bytes - span_bytes(span));
+	bare_put(heap_make(), span);
+}
+
+/* Buffers without blocks, in the order in which they will be used. */
+struct kept {
+	struct span **tail;
+	size_t room_bytes; /* that may be kept still */
+};
+
+/* Keeps the buffers of a list, up to `until`, as far as there is room, and drops the others. */
+static void keep_buffers(struct region_object *region, struct kept *kept, struct span *list,
+                         const struct span *until)
+{
+	for (struct span *span = list, *next; span != until; span = next) {
+		next = span->next;
+		if (span_bytes(span) > kept->room_bytes) {
+			drop_buffer(region, span);
+			continue;
+		}
+		kept->room_bytes -= span_bytes(span);
+		*kept->tail = span;
+		kept->tail = &span->next;
+	}
+}
+
+/* Blocks. */
+
+/* A stray begins with a link, as long as its alignment. */
+static void *alloc_stray(struct region_object *region, size_t bytes, size_t align)
+{
+	char *base = bytes + align < bytes ? NULL : heap_alloc_aligned(align, bytes + align);
+
+	if (!base)
+		return NULL;
+	*(void **)base = region->strays;
+	region->strays = base;
+	object_count_stray(region, bytes_left(region) < region->next_bytes);
+	OBJECT_SET(region->origin, region->origin - bytes);
+	return base + align;
+}
+
+static void free_strays(struct region_object *region, const void *until)
+{
+	while (region->strays != until) {
+		void *base = region->strays;
+		region->strays = *(void **)base;
+		heap_free(base, "region_reset");
+	}
+}
+
+static bool find_extent(struct region_object *region, size_t bytes, struct extent *extent)
+{
+	struct extent *gap = smallest_gap(region, bytes);
+	struct span *span;
+
+	if (gap) {
+		*extent = *gap;
+		*gap = (struct extent){NULL, NULL};
+		return true;
+	}
+	span = take_kept(region, bytes);
+	if (!span)
+		span = make_buffer(region, bytes);
+	if (span)
+		*extent = push_buffer(region, span);
+	return span != NULL;
+}
+
+static void *alloc_slow(struct region_object *region, size_t bytes, size_t align)
+{
+	struct extent old = {region->at.cursor, region->limit}, extent;
+	size_t part = region->next_bytes / LONG_PART, fence = region->marks ? GRANULE_BYTES : 0;
+
+	if (!find_extent(region, bytes + align - GRANULE_BYTES + fence, &extent))
+		return alloc_stray(region, bytes, align);
+	if (bytes > part && extent_bytes(old) >= part) {
+		char *lo = extent.lo, *p = take(&extent, bytes, align);
+		OBJECT_SET(region->origin, region->origin - (size_t)(extent.lo - lo));
+		park(region, extent);
+		return p;
+	}
+	extent.lo += fence;
+	enter(region, extent);
+	park(region, old);
+	return bump(region, bytes, align);
+}
+
+/* Rounds a size up; 0: too big, so that there is room for a fence or the link of a stray. */
+static size_t rounded(size_t size, size_t align)
+{
+	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+
+	return bytes >= size && bytes <= PTRDIFF_MAX / 2 && align <= PTRDIFF_MAX / 4 ? bytes : 0;
+}
+
+void *extent_alloc(struct region_object *region, size_t size, size_t align)
+{
+	size_t bytes = rounded(size, align);
+	void *p = bytes ? bump(region, bytes, align) : NULL;
+
+	return p || !bytes ? p : alloc_slow(region, bytes, align);
+}
+
+void *extent_alloc_stray(struct region_object *region, size_t size, size_t align)
+{
+	size_t bytes = rounded(size, align);
+
+	return bytes ? alloc_stray(region, bytes, align) : NULL;
+}
+
+/* The end. */
+
+/* The header has nothing to bump in, and the length is `len`. */
+static void leave(struct region_object *region, size_t len)
+{
+	region->limit = NULL;
+	OBJECT_SET(region->at.limit, NULL);
+	OBJECT_SET(region->at.cursor, NULL);
+	OBJECT_SET(region->origin, 0 - len);
+}
+
+void extent_prepare(struct region_object *region, size_t bytes, size_t count)
+{
+	struct extent extent;
+
+	if (!find_extent(region, bytes, &extent))
+		return;
+	enter(region, extent);
+	for (size_t i = 1; i < count; i++) {
+		struct span *span = make_buffer(region, bytes);
+		if (!span)
+			return;
+		span->next = region->empty;
+		region->empty = span;
+	}
+}
+
+/* The common case: whatever there was, it was in one buffer. */
+static bool reset_quick(struct region_object *region, size_t keep_bytes)
+{
+	struct span *span = region->used;
+
+	if (!span || span->next || region->empty || region->strays || span_bytes(span) > keep_bytes)
+		return false;
+	OBJECT_SET(region->at.cursor, bare_begin(span));
+	OBJECT_SET(region->origin, (uintptr_t)bare_begin(span));
+	region->limit = span_end(span);
+	publish_limit(region);
+	return true;
+}
+
+void extent_reset(struct region_object *region, size_t keep_bytes)
+{
+	struct span *used = region->used, *empty = region->empty;
+	struct kept kept = {&region->empty, keep_bytes};
+
+	region->total_bytes += object_len(region);
+	OBJECT_SET(region->peak_bytes, 0);
+	if (reset_quick(region, keep_bytes))
+		return;
+	leave(region, 0);
+	free_strays(region, NULL);
+	memset(region->gaps, 0, sizeof(region->gaps));
+	region->used = NULL;
+	/* The newest first: it is the largest, and what was touched last. */
+	keep_buffers(region, &kept, used, NULL);
+	keep_buffers(region, &kept, empty, NULL);
+	*kept.tail = NULL;
+	if (region->empty)
+		extent_prepare(region, 1, 1);
+}
+
+/* Marks. */
+
+void extent_mark(struct region_object *region, struct mark *mark)
+{
+	/* The fence: no block ends at the cursor from now on. */
+	bump(region, GRANULE_BYTES, GRANULE_BYTES);
+	mark->at = (struct extent){region->at.cursor, region->limit};
+	mark->len = object_len(region);
+	mark->used = region->used;
+	mark->strays = region->strays;
+	memcpy(mark->gaps, region->gaps, sizeof(mark->gaps));
+}
+
+void extent_rewind(struct region_object *region, const struct mark *mark)
+{
+	struct span *used = region->used, *empty = region->empty;
+	struct kept kept = {&region->empty, region->keep_bytes};
+
+	object_note_peak(region, object_len(region));
+	free_strays(region, mark->strays);
+	memcpy(region->gaps, mark->gaps, sizeof(region->gaps));
+	region->used = mark->used;
+	leave(region, mark->len);
+	enter(region, mark->at);
+	keep_buffers(region, &kept, used, mark->used);
+	keep_buffers(region, &kept, empty, NULL);
+	*kept.tail = NULL;
+}

@@ -1,0 +1,508 @@
+/*
+ * object.c: the life of regions as objects: records, the tree of children, reset and end, and questions.
+ *
+ * Records lie where libregion's own structures do, and are used again, oldest first, when RECORDS_KEPT
+ * others have ended after them: so long a use of a region that has ended is told from a proper one.
+ *
+ * The lock guards the records, the links between parent and children, and what a shared region may get
+ * from several threads: calls and strays. Nothing is called with it held.
+ */
+#include <errno.h>
+
+#include "object.h"
+#include "scopes.h"
+
+#define RECORDS_KEPT 64
+
+#define KEEP_BYTES_DEFAULT ((size_t)16 << 20)
+
+static struct objects {
+	struct lock lock;
+	struct region_object *dead, *dead_last; /* oldest first */
+	size_t dead_count;
+	uint64_t last_id;
+} objects;
+
+struct lock *object_lock(void)
+{
+	return &objects.lock;
+}
+
+/* What has ended. */
+
+static __attribute__((cold, noinline)) void report_ended(const struct region_object *region, const char *call)
+{
+	const char *what = region->at.id == 0 ? "destroyed"
+	                   : region->state == OBJECT_RELEASED ? "released"
+	                                                      : "being reset";
+
+	report_misuse("%s(%p): region \"%s\" has been %s", call, (const void *)region,
+	              region->name ? region->name : "?", what);
+	errno = EINVAL;
+}
+
+static bool is_live(const struct region_object *region)
+{
+	return region->at.id != 0 && region->state != OBJECT_RELEASED;
+}
+
+struct region_object *object_own(struct region_object *region, const char *call)
+{
+	struct region_object *own = region->is_shared ? lane_of(region) : region;
+
+	if (!is_live(region)) {
+		report_ended(region, call);
+		return NULL;
+	}
+	if (!own)
+		errno = ENOMEM;
+	else if (own->owner)
+		lane_notice(own);
+	return own;
+}
+
+struct region_object *object_whole(const struct region_object *region, const char *call)
+{
+	if (region->owner && is_live(region))
+		region = region->owner;
+	if (is_live(region) && region->state == OBJECT_LIVE)
+		return (struct region_object *)region;
+	report_ended(region, call);
+	return NULL;
+}
+
+/* Records. */
+
+static struct region_object *take_record(void)
+{
+	struct region_object *record = NULL;
+
+	lock_acquire(&objects.lock);
+	uint64_t id = ++objects.last_id;
+	if (objects.dead_count > RECORDS_KEPT) {
+		record = objects.dead;
+		objects.dead = record->next;
+		objects.dead_count--;
+	}
+	lock_release(&objects.lock);
+	if (!record)
+		record = range_meta_alloc(sizeof(*record));
+	if (record)
+		*record = (struct region_object){.at.id = id};
+	return record;
+}
+
+/* The name stays, for reports. */
+static void put_record(struct region_object *record)
+{
+	lock_acquire(&objects.lock);
+	record->at.id = 0;
+	record->is_shared = false;
+	record->owner = NULL;
+	record->next = NULL;
+	*(objects.dead ? &objects.dead_last->next : &objects.dead) = record;
+	objects.dead_last = record;
+	objects.dead_count++;
+	lock_release(&objects.lock);
+}
+
+static void link_child(struct region_object *parent, struct region_object *child)
+{
+	lock_acquire(&objects.lock);
+	child->parent = parent;
+	child->next_sibling = parent->children;
+	if (child->next_sibling)
+		child->next_sibling->link = &child->next_sibling;
+	child->link = &parent->children;
+	parent->children = child;
+	lock_release(&objects.lock);
+}
+
+static void unlink_child(struct region_object *child)
+{
+	if (!child->parent)
+		return;
+	lock_acquire(&objects.lock);
+	*child->link = child->next_sibling;
+	if (child->next_sibling)
+		child->next_sibling->link = child->link;
+	if (child->parent->inner == child)
+		child->parent->inner = NULL;
+	child->parent = NULL;
+	lock_release(&objects.lock);
+}
+
+/* Setting up. */
+
+static unsigned growth_of(unsigned given)
+{
+	return given == 0 ? 200 : given < 100 ? 100 : given > 1000 ? 1000 : given;
+}
+
+static void set_up(struct region_object *region, struct region_options given)
+{
+	given.name = given.name ? given.name : "region";
+	given.fade = given.fade ? given.fade : REGION_FADE_NONE;
+	policy_set(&region->policy, &given);
+	region->policy.buffer_count = 1;
+	region->name = given.name;
+	region->limit_bytes = region->policy.limit_bytes;
+	region->keep_bytes = given.keep_bytes ? given.keep_bytes : KEEP_BYTES_DEFAULT;
+	region->next_bytes = (size_t)1 << region->policy.size_log2;
+	region->growth = growth_of(given.growth);
+	region->is_shared = given.shared != 0;
+	region->within.region.policy = &region->policy;
+	region->within.inner = &scope_no_record;
+	region->within.is_lasting = true;
+}
+
+static struct counters *counters_of(const struct region_object *region)
+{
+	struct thread *thread = scope_thread(heap_self());
+
+	return thread ? stats_of(thread, region->name) : NULL;
+}
+
+struct region_object *object_make(const struct region_options *given, unsigned cursor_version)
+{
+	struct region_object *region = scopes_start() ? take_record() : NULL;
+
+	if (!region) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	set_up(region, given ? *given : (struct region_options){0});
+	region->has_inline = cursor_version == REGION_CURSOR_VERSION;
+	return region;
+}
+
+void object_count_stray(const struct region_object *region, bool is_over_limit)
+{
+	struct counters *counters = counters_of(region);
+
+	if (counters)
+		stats_add(is_over_limit ? &counters->stats.heap_over_limit : &counters->stats.heap_no_buffer, 1);
+}
+
+static void count_begin(const struct region_object *region)
+{
+	struct counters *counters = heap_make() ? counters_of(region) : NULL;
+
+	if (counters)
+		stats_add(&counters->stats.scopes_entered, 1);
+}
+
+static void count_end(const struct region_object *region)
+{
+	struct counters *counters = counters_of(region);
+
+	if (!counters)
+		return;
+	stats_add(&counters->stats.bytes_allocated, region->total_bytes);
+	stats_add(&counters->stats.bytes_reclaimed, region->total_bytes);
+	stats_max(&counters->stats.peak_bytes, region->held_bytes);
+}
+
+region_t *region_create_for(unsigned cursor_version, const struct region_options *given)
+{
+	struct region_object *parent = given ? given->parent : NULL, *region;
+
+	if (parent && !(parent = object_whole(parent, "region_create")))
+		return NULL;
+	region = object_make(given, cursor_version);
+	if (!region)
+		return NULL;
+	count_begin(region);
+	if (parent)
+		link_child(parent, region);
+	if (given && given->buffer_count && !region->is_shared)
+		extent_prepare(region, 1, given->buffer_count);
+	return region;
+}
+
+/* The end of blocks. */
+
+int region_on_end(region_t *given, void (*fn)(void *), void *arg)
+{
+	struct region_object *region = object_whole(given, "region_on_end");
+	struct exit_call *call = region ? heap_alloc(sizeof(*call)) : NULL;
+
+	if (!call) {
+		errno = region ? ENOMEM : EINVAL;
+		return -1;
+	}
+	lock_acquire(&objects.lock);
+	*call = (struct exit_call){.fn = fn, .arg = arg, .next = region->calls};
+	region->calls = call;
+	lock_release(&objects.lock);
+	return 0;
+}
+
+static bool pop_call(struct region_object *region, const struct exit_call *until, struct exit_call *call)
+{
+	struct exit_call *first;
+
+	lock_acquire(&objects.lock);
+	first = region->calls != until ? region->calls : NULL;
+	if (first) {
+		*call = *first;
+		region->calls = call->next;
+	}
+	lock_release(&objects.lock);
+	if (first)
+		heap_free(first, "region_on_end");
+	return first != NULL;
+}
+
+void object_run_calls(struct region_object *region, const struct exit_call *until)
+{
+	struct exit_call call;
+
+	/* The calls may use the region, but not end it. */
+	region->state = OBJECT_ENDING;
+	while (region->calls != until && pop_call(region, until, &call))
+		call.fn(call.arg);
+	region->state = OBJECT_LIVE;
+}
+
+static void free_marks(struct region_object *region)
+{
+	for (struct mark *mark = region->marks, *older; mark; mark = older) {
+		older = mark->older;
+		heap_free(mark, "region_reset");
+	}
+	region->marks = NULL;
+}
+
+/* What has to be seen to before the blocks end. */
+__attribute__((noinline)) void object_settle(struct region_object *region)
+{
+	while (region->children)
+		object_destroy(region->children);
+	if (region->calls)
+		object_run_calls(region, NULL);
+	within_reset(region);
+	free_marks(region);
+}
+
+void object_reset(struct region_object *region, size_t keep_bytes)
+{
+	if (region->children || region->calls || region->marks || region->within.region.buffers)
+		object_settle(region);
+	region->generation++;
+	extent_reset(region, keep_bytes);
+}
+
+static bool is_open(const struct region_object *region)
+{
+	if (__atomic_load_n(&region->within.thread, __ATOMIC_RELAXED))
+		return true;
+	for (const struct region_object *lane = region->lanes; lane; lane = lane->next)
+		if (__atomic_load_n(&lane->within.thread, __ATOMIC_RELAXED))
+			return true;
+	return false;
+}
+
+static bool is_misused_open(const struct region_object *region, const char *call)
+{
+	if (!is_open(region))
+		return false;
+	report_misuse("%s(%p): region \"%s\" is open in region_within()", call, (const void *)region,
+	              region->name);
+	errno = EINVAL;
+	return true;
+}
+
+static bool is_misused_pooled(const struct region_object *region, const char *call)
+{
+	if (!region->pool)
+		return false;
+	report_misuse("%s(%p): region \"%s\" belongs to a pool, which it has to be released to", call,
+	              (const void *)region, region->name);
+	errno = EINVAL;
+	return true;
+}
+
+void region_reset(region_t *given)
+{
+	struct region_object *region = object_whole(given, "region_reset");
+
+	if (!region)
+		return;
+	if (region->is_shared)
+		lanes_reset(region);
+	else if (!is_misused_open(region, "region_reset"))
+		object_reset(region, region->keep_bytes);
+}
+
+/* Gives all buffers back; what is left is a record. */
+static void give_back(struct region_object *region)
+{
+	for (struct region_object *lane = region->lanes; lane; lane = lane->next) {
+		object_reset(lane, 0);
+		count_end(lane);
+	}
+	object_reset(region, 0);
+	count_end(region);
+	region->state = OBJECT_RELEASED;
+}
+
+void object_destroy(struct region_object *region)
+{
+	if (region->state != OBJECT_RELEASED)
+		give_back(region);
+	unlink_child(region);
+	for (struct region_object *lane = region->lanes, *next; lane; lane = next) {
+		next = lane->next;
+		put_record(lane);
+	}
+	put_record(region);
+}
+
+void region_release(region_t *given)
+{
+	struct region_object *region = object_whole(given, "region_release");
+
+	if (region && !is_misused_open(region, "region_release") && !is_misused_pooled(region, "region_release"))
+		give_back(region);
+}
+
+void region_destroy(region_t *given)
+{
+	struct region_object *region = given;
+
+	if (!given)
+		return;
+	if (given->at.id == 0 || given->state != OBJECT_RELEASED)
+		region = object_whole(given, "region_destroy");
+	if (region && !is_misused_open(region, "region_destroy") && !is_misused_pooled(region, "region_destroy"))
+		object_destroy(region);
+}
+
+/* Marks. */
+
+struct region_mark region_mark(region_t *given)
+{
+	struct region_object *region = object_whole(given, "region_mark");
+	struct mark *mark;
+
+	if (!region || is_misused_open(region, "region_mark"))
+		return (struct region_mark){0};
+	if (region->is_shared) {
+		report_misuse("region_mark(%p): region \"%s\" is shared", (void *)given, region->name);
+		errno = EINVAL;
+		return (struct region_mark){0};
+	}
+	mark = heap_alloc(sizeof(*mark));
+	if (!mark) {
+		errno = ENOMEM;
+		return (struct region_mark){0};
+	}
+	extent_mark(region, mark);
+	within_mark(region, mark);
+	mark->calls = region->calls;
+	mark->serial = ++region->last_serial;
+	mark->older = region->marks;
+	region->marks = mark;
+	return (struct region_mark){mark->serial};
+}
+
+static bool has_mark(const struct region_object *region, uint64_t serial)
+{
+	const struct mark *mark = region->marks;
+
+	while (mark && mark->serial > serial)
+		mark = mark->older;
+	return mark && mark->serial == serial;
+}
+
+static void rewind_last(struct region_object *region)
+{
+	struct mark *mark = region->marks;
+
+	if (region->calls != mark->calls)
+		object_run_calls(region, mark->calls);
+	region->marks = mark->older;
+	within_rewind(region, mark);
+	extent_rewind(region, mark);
+	heap_free(mark, "region_rewind");
+}
+
+void region_rewind(region_t *given, struct region_mark to)
+{
+	struct region_object *region = object_whole(given, "region_rewind");
+
+	if (!region || is_misused_open(region, "region_rewind"))
+		return;
+	if (!has_mark(region, to.serial)) {
+		report_misuse("region_rewind(%p): no mark of region \"%s\", or none any more", (void *)given,
+		              region->name);
+		errno = EINVAL;
+		return;
+	}
+	while (region->marks && region->marks->serial >= to.serial)
+		rewind_last(region);
+}
+
+/* Questions. */
+
+static size_t held_of(const struct region_object *region)
+{
+	return OBJECT_GET(region->held_bytes) + OBJECT_GET(region->within.region.held_bytes) +
+	       OBJECT_GET(region->sealed_held_bytes);
+}
+
+static size_t len_of(const struct region_object *region)
+{
+	return object_len(region) + within_len(region);
+}
+
+static size_t peak_of(const struct region_object *region)
+{
+	size_t peak = OBJECT_GET(region->peak_bytes), len = len_of(region);
+
+	return peak > len ? peak : len;
+}
+
+static size_t ask(const region_t *given, const char *call, size_t (*fn)(const struct region_object *))
+{
+	const struct region_object *region = object_whole(given, call);
+
+	return region ? fn(region) + lanes_sum(region, fn) : 0;
+}
+
+size_t region_len(const region_t *region)
+{
+	return ask(region, "region_len", len_of);
+}
+
+size_t region_cap(const region_t *region)
+{
+	return ask(region, "region_cap", held_of);
+}
+
+size_t region_peak(const region_t *region)
+{
+	return ask(region, "region_peak", peak_of);
+}
+
+/* The region, as a whole, whose memory p points into, or NULL. */
+static const struct region_object *object_at(const void *p)
+{
+	const struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	const struct region_object *region = NULL;
+	const struct scope *scope = (const struct scope *)span_region(span);
+
+	if (span_kind(span) == SPAN_BARE)
+		region = bare_owner(span);
+	else if (span_kind(span) == SPAN_BUFFER && scope && scope->is_lasting)
+		region = (const struct region_object *)((const char *)scope - offsetof(struct region_object, within));
+	return region && region->owner ? region->owner : region;
+}
+
+int region_contains(const region_t *given, const void *p)
+{
+	const struct region_object *region = object_whole(given, "region_contains");
+
+	return region && object_at(p) == region;
+}
