@@ -217,7 +217,8 @@ REGION_API void region_pool_destroy(region_pool_t *pool);
 
 /*
  * An array in a region that grows where it is if it is the newest block (go-arena's SliceAppend). Its
- * members may be read; a region's reset ends it: init it again before further use.
+ * members may be read. It ends with a reset, or with rewinding to a mark that came before it last grew: init
+ * it again before further use.
  */
 struct region_array {
 	region_t *region;
