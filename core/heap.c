@@ -27,6 +27,7 @@ static struct heaps {
 	struct heap *all;
 	struct heap *idle;
 	heap_hook *birth_hook;
+	void (*pressure_hook)(void);
 	struct lock shared_lock;
 	struct heap *shared; /* for threads past their end */
 } heaps;
@@ -34,6 +35,11 @@ static struct heaps {
 void heap_set_birth_hook(heap_hook *hook)
 {
 	heaps.birth_hook = hook;
+}
+
+void heap_set_pressure_hook(void (*hook)(void))
+{
+	heaps.pressure_hook = hook;
 }
 
 struct heap *heap_all(void)
@@ -382,6 +388,8 @@ static __attribute__((cold, noinline)) void *alloc_at_last(size_t align, size_t 
 {
 	if (bytes > PTRDIFF_MAX)
 		return NULL;
+	if (heaps.pressure_hook)
+		heaps.pressure_hook();
 	heap_trim();
 	if (heap_tls->state == HEAP_LIVE)
 		buffer_drop_spares(heap_tls);

@@ -94,6 +94,9 @@ typedef void heap_hook(struct heap *heap);
 /* Sets what is called when a thread gets a heap, once, at start, before there is any. */
 void heap_set_birth_hook(heap_hook *hook);
 
+/* Sets what is called, with no lock held, before memory is said to be out. Once, at start. */
+void heap_set_pressure_hook(void (*hook)(void));
+
 /* The calling thread's heap, made if need be. NULL: the thread is past its end, or out of memory. */
 struct heap *heap_make(void);
 

@@ -38,7 +38,7 @@ static region_t *part_of(region_t *region)
 }
 
 /*
- * Makes a block of `used` bytes hold at least `wanted`, and more where that costs nothing or saves copies: the
+ * Makes a block of `used` bytes hold at least `wanted`, and more where that is free or saves copies: the
  * new capacity, or 0 and nothing has changed.
  */
 static size_t grow(region_t *region, void **block, size_t used, size_t capacity, size_t wanted)

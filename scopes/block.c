@@ -7,15 +7,6 @@
 
 #include "object.h"
 
-/* A thread past its end has no lane: what it allocates from a shared region is a stray. */
-static void *alloc_without_heap(struct region_object *region, size_t size, size_t align)
-{
-	lock_acquire(object_lock());
-	void *p = extent_alloc_stray(region, size, align);
-	lock_release(object_lock());
-	return p;
-}
-
 static __attribute__((noinline)) void *alloc(region_t *given, size_t size, size_t align, const char *call)
 {
 	struct region_object *region = object_own(given, call);
@@ -23,8 +14,9 @@ static __attribute__((noinline)) void *alloc(region_t *given, size_t size, size_
 
 	if (region)
 		p = extent_alloc(region, size, align);
+	/* A thread past its end has no lane. */
 	else if (given->is_shared && heap_self() == &heap_dead)
-		p = alloc_without_heap(given, size, align);
+		p = extent_alloc_stray(given, size, align);
 	else
 		return NULL;
 	if (!p)

@@ -202,10 +202,15 @@ static void *alloc_stray(struct region_object *region, size_t bytes, size_t alig
 
 	if (!base)
 		return NULL;
+	object_count_stray(region, bytes_left(region) < region->next_bytes);
+	/* Of a shared region only threads past their end come here. */
+	if (region->is_shared)
+		lock_acquire(object_lock());
 	*(void **)base = region->strays;
 	region->strays = base;
-	object_count_stray(region, bytes_left(region) < region->next_bytes);
 	OBJECT_SET(region->origin, region->origin - bytes);
+	if (region->is_shared)
+		lock_release(object_lock());
 	return base + align;
 }
 
@@ -303,6 +308,14 @@ void extent_prepare(struct region_object *region, size_t bytes, size_t count)
 		span->next = region->empty;
 		region->empty = span;
 	}
+}
+
+void extent_revive(struct region_object *region, size_t bytes)
+{
+	if ((size_t)(region->limit - region->at.cursor) >= bytes)
+		publish_limit(region);
+	else
+		extent_prepare(region, bytes, 1);
 }
 
 /* The common case: whatever there was, it was in one buffer. */

@@ -2,6 +2,7 @@
  * life.c: start and end of the process and of threads, as scopes see them.
  */
 #include "object.h"
+#include "pool.h"
 #include "scopes.h"
 #include "site.h"
 
@@ -30,6 +31,7 @@ static bool start(void)
 	policy_start();
 	stats_start();
 	heap_set_birth_hook(scopes_thread_begin);
+	heap_set_pressure_hook(pools_trim);
 	return true;
 }
 
@@ -98,20 +100,8 @@ static void scopes_thread_begin(struct heap *heap)
 		life.birth_hook(heap);
 }
 
-void scopes_thread_end(struct heap *heap)
-{
-	struct thread *thread = heap->upper;
-
-	if (!thread)
-		return;
-	while (scope_top(heap) != &thread->base)
-		scope_end_top(thread, true);
-	slot_thread_ends(thread);
-	scopes_trim(heap);
-	stats_thread_ends(thread);
-}
-
-void scopes_trim(struct heap *heap)
+/* Gives back what a thread keeps ready for scopes to come. */
+static void trim_thread(struct heap *heap)
 {
 	struct thread *thread = heap->upper;
 
@@ -127,6 +117,26 @@ void scopes_trim(struct heap *heap)
 	buffer_drop_spares(heap);
 }
 
+void scopes_thread_end(struct heap *heap)
+{
+	struct thread *thread = heap->upper;
+
+	if (!thread)
+		return;
+	while (scope_top(heap) != &thread->base)
+		scope_end_top(thread, true);
+	slot_thread_ends(thread);
+	trim_thread(heap);
+	stats_thread_ends(thread);
+}
+
+void scopes_trim(struct heap *heap)
+{
+	/* First: their buffers go to the thread's cache. */
+	pools_trim();
+	trim_thread(heap);
+}
+
 void scopes_finish(void)
 {
 	struct scope *top = scope_top(heap_self());
@@ -140,6 +150,7 @@ void scopes_finish(void)
 void scopes_before_fork(void)
 {
 	lock_fork_begins();
+	lock_before_fork(pool_lock());
 	lock_before_fork(object_lock());
 	lock_before_fork(stats_lock());
 	heap_before_fork();
@@ -152,6 +163,7 @@ void scopes_after_fork_in_parent(void)
 	heap_after_fork_in_parent();
 	lock_after_fork_in_parent(stats_lock());
 	lock_after_fork_in_parent(object_lock());
+	lock_after_fork_in_parent(pool_lock());
 	lock_fork_is_done();
 }
 
@@ -161,5 +173,6 @@ void scopes_after_fork_in_child(void)
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
 	lock_after_fork_in_child(object_lock());
+	lock_after_fork_in_child(pool_lock());
 	lock_fork_is_done();
 }

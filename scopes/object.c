@@ -303,7 +303,7 @@ static bool is_open(const struct region_object *region)
 	return false;
 }
 
-static bool is_misused_open(const struct region_object *region, const char *call)
+bool object_is_misused_open(const struct region_object *region, const char *call)
 {
 	if (!is_open(region))
 		return false;
@@ -323,6 +323,11 @@ static bool is_misused_pooled(const struct region_object *region, const char *ca
 	return true;
 }
 
+static bool may_end(const struct region_object *region, const char *call)
+{
+	return !object_is_misused_open(region, call) && !is_misused_pooled(region, call);
+}
+
 void region_reset(region_t *given)
 {
 	struct region_object *region = object_whole(given, "region_reset");
@@ -331,7 +336,7 @@ void region_reset(region_t *given)
 		return;
 	if (region->is_shared)
 		lanes_reset(region);
-	else if (!is_misused_open(region, "region_reset"))
+	else if (!object_is_misused_open(region, "region_reset"))
 		object_reset(region, region->keep_bytes);
 }
 
@@ -363,7 +368,7 @@ void region_release(region_t *given)
 {
 	struct region_object *region = object_whole(given, "region_release");
 
-	if (region && !is_misused_open(region, "region_release") && !is_misused_pooled(region, "region_release"))
+	if (region && may_end(region, "region_release"))
 		give_back(region);
 }
 
@@ -375,8 +380,22 @@ void region_destroy(region_t *given)
 		return;
 	if (given->at.id == 0 || given->state != OBJECT_RELEASED)
 		region = object_whole(given, "region_destroy");
-	if (region && !is_misused_open(region, "region_destroy") && !is_misused_pooled(region, "region_destroy"))
+	if (region && may_end(region, "region_destroy"))
 		object_destroy(region);
+}
+
+/* Between two uses of a pool. */
+
+void object_lay_aside(struct region_object *region)
+{
+	region->state = OBJECT_RELEASED;
+	OBJECT_SET(region->at.limit, NULL);
+}
+
+void object_revive(struct region_object *region, size_t bytes)
+{
+	region->state = OBJECT_LIVE;
+	extent_revive(region, bytes);
 }
 
 /* Marks. */
@@ -386,7 +405,7 @@ struct region_mark region_mark(region_t *given)
 	struct region_object *region = object_whole(given, "region_mark");
 	struct mark *mark;
 
-	if (!region || is_misused_open(region, "region_mark"))
+	if (!region || object_is_misused_open(region, "region_mark"))
 		return (struct region_mark){0};
 	if (region->is_shared) {
 		report_misuse("region_mark(%p): region \"%s\" is shared", (void *)given, region->name);
@@ -432,7 +451,7 @@ void region_rewind(region_t *given, struct region_mark to)
 {
 	struct region_object *region = object_whole(given, "region_rewind");
 
-	if (!region || is_misused_open(region, "region_rewind"))
+	if (!region || object_is_misused_open(region, "region_rewind"))
 		return;
 	if (!has_mark(region, to.serial)) {
 		report_misuse("region_rewind(%p): no mark of region \"%s\", or none any more", (void *)given,

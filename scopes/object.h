@@ -134,6 +134,13 @@ void object_destroy(struct region_object *region);
 /* Runs the calls of region_on_end() down to `until`. */
 void object_run_calls(struct region_object *region, const struct exit_call *until);
 
+/* Is it open in region_within()? Then that is reported. */
+bool object_is_misused_open(const struct region_object *region, const char *call);
+
+/* A region that was just reset isn't to be used; it is again, with room for so many bytes in its extent. */
+void object_lay_aside(struct region_object *region);
+void object_revive(struct region_object *region, size_t bytes);
+
 /* Counts a stray. */
 void object_count_stray(const struct region_object *region, bool is_over_limit);
 
@@ -178,6 +185,9 @@ void extent_reset(struct region_object *region, size_t keep_bytes);
 
 /* Makes the first buffer ready, with `bytes` at least, and `count` - 1 more. */
 void extent_prepare(struct region_object *region, size_t bytes, size_t count);
+
+/* Lets the header bump again, in an extent of at least so many bytes. */
+void extent_revive(struct region_object *region, size_t bytes);
 
 /* Fills in a mark; goes back to one. */
 void extent_mark(struct region_object *region, struct mark *mark);
