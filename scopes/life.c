@@ -1,6 +1,7 @@
 /*
  * life.c: start and end of the process and of threads, as scopes see them.
  */
+#include "counted.h"
 #include "object.h"
 #include "pool.h"
 #include "scopes.h"
@@ -150,6 +151,8 @@ void scopes_finish(void)
 void scopes_before_fork(void)
 {
 	lock_fork_begins();
+	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
+		lock_before_fork(counted_lock(i));
 	lock_before_fork(pool_lock());
 	lock_before_fork(object_lock());
 	lock_before_fork(stats_lock());
@@ -164,6 +167,8 @@ void scopes_after_fork_in_parent(void)
 	lock_after_fork_in_parent(stats_lock());
 	lock_after_fork_in_parent(object_lock());
 	lock_after_fork_in_parent(pool_lock());
+	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
+		lock_after_fork_in_parent(counted_lock(i));
 	lock_fork_is_done();
 }
 
@@ -174,5 +179,7 @@ void scopes_after_fork_in_child(void)
 	lock_after_fork_in_child(stats_lock());
 	lock_after_fork_in_child(object_lock());
 	lock_after_fork_in_child(pool_lock());
+	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
+		lock_after_fork_in_child(counted_lock(i));
 	lock_fork_is_done();
 }

@@ -5,8 +5,9 @@
  * and all are halved after SAMPLES_MOST releases; so the percentile follows what happens, and one outlier
  * weighs what one release weighs. (go-arena sizes by an average, which a single large one spoils.)
  *
- * Regions lie in a pool newest first. Who uses the pool takes out what has lain too long at the old end. Under
- * memory pressure and on malloc_trim() all pools are emptied: a region in a pool is a cache, and no more.
+ * Regions lie in a pool newest first. Who uses the pool takes out what has lain too long at the old end.
+ * Under memory pressure and on malloc_trim() all pools are emptied: a region in a pool is a cache, and no
+ * more.
  *
  * The lock guards all pools. Neither memory is allocated nor a region reset or ended while it is held.
  */

@@ -1,0 +1,353 @@
+/*
+ * refs.c: region_slab_*(), the interface to slabs of counted blocks: see counted.h.
+ *
+ * Each call takes the lock, finds the block, does its work, and gives back behind the lock what is left over.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "counted.h"
+#include "scopes.h"
+
+#define BLOCK_BYTES_DEFAULT 64
+#define SLAB_BYTES_DEFAULT ((size_t)1 << 20)
+#define SLAB_BYTES_MOST ((size_t)1 << 30)
+#define GROWTH_DEFAULT 1.25
+#define GROWTH_LEAST 1.01
+
+static void *heap_backing_alloc(size_t bytes, void *unused)
+{
+	(void)unused;
+	return heap_alloc(bytes);
+}
+
+static void heap_backing_free(void *p, size_t bytes, void *unused)
+{
+	(void)bytes, (void)unused;
+	heap_free(p, "region_slab");
+}
+
+/* Setting up. */
+
+/* Fills in the classes; how many there are, if there is room for them. */
+static uint32_t set_classes(struct size_class *classes, size_t block_size, size_t slab_bytes, double growth)
+{
+	uint32_t count = 0;
+
+	for (size_t bytes = block_size; bytes < slab_bytes; count++) {
+		if (classes)
+			classes[count] = (struct size_class){.block_bytes = bytes};
+		double next = (double)bytes * growth;
+		size_t rounded = ((size_t)next + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+		bytes = rounded > bytes ? rounded : bytes + GRANULE_BYTES;
+	}
+	if (classes)
+		classes[count] = (struct size_class){.block_bytes = slab_bytes};
+	return count + 1;
+}
+
+static void set_direct(struct region_slabs *slabs)
+{
+	uint32_t class = 0;
+
+	for (uint32_t i = 0; i <= COUNTED_DIRECT_GRANULES; i++) {
+		while (class < slabs->class_count && slabs->classes[class].block_bytes < i << GRANULE_SHIFT)
+			class++;
+		slabs->direct[i] = (uint16_t)class;
+	}
+}
+
+static struct region_slabs *make(uint32_t class_count)
+{
+	size_t bytes = sizeof(struct region_slabs) + class_count * sizeof(struct size_class);
+	struct region_slabs *slabs = scopes_start() ? heap_alloc(bytes) : NULL;
+
+	if (!slabs)
+		return NULL;
+	memset(slabs, 0, bytes);
+	slabs->table_size = 64;
+	slabs->table = heap_alloc(slabs->table_size * sizeof(*slabs->table));
+	if (!slabs->table) {
+		heap_free(slabs, "region_slab_create");
+		return NULL;
+	}
+	memset(slabs->table, 0, slabs->table_size * sizeof(*slabs->table));
+	slabs->magic = COUNTED_MAGIC;
+	slabs->class_count = class_count;
+	slabs->lock = counted_next_lock();
+	return slabs;
+}
+
+region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double growth,
+                                   const struct region_slab_backing *backing)
+{
+	static const struct region_slab_backing heap_backing = {heap_backing_alloc, heap_backing_free, NULL};
+
+	block_size = block_size ? (block_size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1) : BLOCK_BYTES_DEFAULT;
+	slab_size = slab_size ? (slab_size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1) : SLAB_BYTES_DEFAULT;
+	growth = growth > 0 ? growth : GROWTH_DEFAULT;
+	if (block_size > slab_size || slab_size > SLAB_BYTES_MOST || !(growth >= GROWTH_LEAST) || growth > 1e6) {
+		errno = EINVAL;
+		return NULL;
+	}
+	struct region_slabs *slabs = make(set_classes(NULL, block_size, slab_size, growth));
+	if (!slabs) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	set_classes(slabs->classes, block_size, slab_size, growth);
+	set_direct(slabs);
+	slabs->slab_bytes = slab_size;
+	slabs->part_shift = class_log2_floor(slab_size);
+	slabs->backing = backing ? *backing : heap_backing;
+	return slabs;
+}
+
+/* Every call. */
+
+/* Takes the lock of slabs that haven't ended. */
+static bool enter(struct region_slabs *slabs, const char *call)
+{
+	if (__builtin_expect(slabs->magic == COUNTED_MAGIC, 1)) {
+		lock_acquire(slabs->lock);
+		return true;
+	}
+	report_misuse("%s(): the slabs at %p have been destroyed", call, (void *)slabs);
+	errno = EINVAL;
+	return false;
+}
+
+static __attribute__((cold, noinline)) struct counted *misused(const struct counted_slab *slab, const void *p,
+                                                               const char *call)
+{
+	if (slab)
+		report_misuse("%s(%p): the block has no references left", call, p);
+	else
+		report_misuse("%s(%p): not a block of these slabs", call, p);
+	errno = EINVAL;
+	return NULL;
+}
+
+/* The block in use at p, with the lock held; NULL, and it is reported without. */
+static struct counted *enter_block(struct region_slabs *slabs, const void *p, struct counted_slab **slab,
+                                   const char *call)
+{
+	struct counted *counted;
+
+	if (!enter(slabs, call))
+		return NULL;
+	counted = counted_find(slabs, p, slab);
+	if (__builtin_expect(counted != NULL, 1))
+		return counted;
+	lock_release(slabs->lock);
+	return misused(*slab, p, call);
+}
+
+void region_slab_destroy(region_slabs_t *slabs)
+{
+	struct counted_slab *gone = NULL;
+
+	if (!slabs || !enter(slabs, "region_slab_destroy"))
+		return;
+	slabs->magic = 0;
+	for (uint32_t i = 0; i < slabs->place_count; i++)
+		if (slabs->places[i].slab) {
+			slabs->places[i].slab->next = gone;
+			gone = slabs->places[i].slab;
+		}
+	lock_release(slabs->lock);
+	counted_give_back(slabs, gone);
+	heap_free(slabs->places, "region_slab_destroy");
+	heap_free(slabs->table, "region_slab_destroy");
+	heap_free(slabs, "region_slab_destroy");
+}
+
+/* Blocks. */
+
+static uint32_t class_for(const struct region_slabs *slabs, size_t size)
+{
+	uint32_t lo = 0, hi = slabs->class_count;
+
+	if (size <= COUNTED_DIRECT_GRANULES << GRANULE_SHIFT)
+		return slabs->direct[(size + GRANULE_BYTES - 1) >> GRANULE_SHIFT];
+	while (lo < hi) {
+		uint32_t middle = (lo + hi) / 2;
+		if (slabs->classes[middle].block_bytes < size)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo;
+}
+
+void *region_slab_alloc(region_slabs_t *slabs, size_t size)
+{
+	void *p = NULL;
+
+	if (!enter(slabs, "region_slab_alloc"))
+		return NULL;
+	uint32_t class = class_for(slabs, size);
+	slabs->stats.allocs++;
+	slabs->stats.too_big += class == slabs->class_count;
+	if (size <= PTRDIFF_MAX)
+		p = counted_alloc(slabs, class, size);
+	lock_release(slabs->lock);
+	if (!p)
+		errno = ENOMEM;
+	return p;
+}
+
+void region_slab_add_ref(region_slabs_t *slabs, void *block)
+{
+	struct counted_slab *slab;
+	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_add_ref");
+
+	if (!counted)
+		return;
+	counted->refs++;
+	slabs->stats.add_refs++;
+	lock_release(slabs->lock);
+}
+
+int region_slab_dec_ref(region_slabs_t *slabs, void *block)
+{
+	struct counted_slab *slab, *gone = NULL;
+	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_dec_ref");
+
+	if (!counted)
+		return 0;
+	bool has_ended = counted_unref(slabs, slab, counted, &gone);
+	lock_release(slabs->lock);
+	counted_give_back(slabs, gone);
+	return has_ended;
+}
+
+int region_slab_owns(region_slabs_t *slabs, const void *p)
+{
+	struct counted_slab *slab;
+
+	if (!enter(slabs, "region_slab_owns"))
+		return 0;
+	bool owns = counted_find(slabs, p, &slab) != NULL;
+	lock_release(slabs->lock);
+	return owns;
+}
+
+size_t region_slab_size(region_slabs_t *slabs, const void *block)
+{
+	struct counted_slab *slab;
+
+	if (!enter_block(slabs, block, &slab, "region_slab_size"))
+		return 0;
+	size_t bytes = slab->block_bytes;
+	lock_release(slabs->lock);
+	return bytes;
+}
+
+unsigned region_slab_refs(region_slabs_t *slabs, const void *block)
+{
+	struct counted_slab *slab;
+	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_refs");
+
+	if (!counted)
+		return 0;
+	unsigned refs = counted->refs;
+	lock_release(slabs->lock);
+	return refs;
+}
+
+/* Chains. */
+
+void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
+{
+	struct counted_slab *slab, *next_slab, *gone = NULL;
+	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_set_next"), *behind = NULL;
+
+	if (!counted)
+		return;
+	if (next && !(behind = counted_find(slabs, next, &next_slab))) {
+		lock_release(slabs->lock);
+		misused(next_slab, next, "region_slab_set_next");
+		return;
+	}
+	slabs->stats.set_nexts++;
+	if (behind) {
+		behind->refs++;
+		slabs->stats.add_refs++;
+	}
+	void *old = counted->next;
+	counted->next = next;
+	if (old && (behind = counted_find(slabs, old, &slab)))
+		counted_unref(slabs, slab, behind, &gone);
+	lock_release(slabs->lock);
+	counted_give_back(slabs, gone);
+}
+
+void *region_slab_get_next(region_slabs_t *slabs, void *block)
+{
+	struct counted_slab *slab;
+	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_get_next");
+
+	if (!counted)
+		return NULL;
+	void *next = counted->next;
+	slabs->stats.get_nexts++;
+	if (next && (counted = counted_find(slabs, next, &slab))) {
+		counted->refs++;
+		slabs->stats.add_refs++;
+	}
+	lock_release(slabs->lock);
+	return next;
+}
+
+/* Locations. */
+
+struct region_slab_loc region_slab_loc_of(region_slabs_t *slabs, const void *p)
+{
+	struct region_slab_loc loc = {0};
+	struct counted_slab *slab;
+
+	if (!p || !enter_block(slabs, p, &slab, "region_slab_loc_of"))
+		return loc;
+	size_t block = counted_block_at(slab, p);
+	size_t offset = (size_t)((const char *)p - counted_address(slab, block));
+	/* Of a block beyond 4 GiB only the first can be named. */
+	if (offset <= UINT32_MAX)
+		loc = (struct region_slab_loc){
+			.slab = slab->place + 1, .serial = slabs->places[slab->place].serial,
+			.block = (uint32_t)block, .offset = (uint32_t)offset,
+		};
+	lock_release(slabs->lock);
+	return loc;
+}
+
+/* What a location names, if it is still there. */
+static char *at_loc(const struct region_slabs *slabs, struct region_slab_loc loc)
+{
+	const struct place *place = &slabs->places[loc.slab - 1];
+
+	if (loc.slab - 1 >= slabs->place_count || place->serial != loc.serial || !place->slab)
+		return NULL;
+	const struct counted_slab *slab = place->slab;
+	if (loc.block >= slab->fresh || loc.offset >= slab->block_bytes || slab->blocks[loc.block].refs == 0)
+		return NULL;
+	return counted_address(slab, loc.block) + loc.offset;
+}
+
+void *region_slab_ptr_of(region_slabs_t *slabs, struct region_slab_loc loc)
+{
+	if (loc.slab == 0 || !enter(slabs, "region_slab_ptr_of"))
+		return NULL;
+	char *p = at_loc(slabs, loc);
+	lock_release(slabs->lock);
+	return p;
+}
+
+void region_slab_stats_read(region_slabs_t *slabs, struct region_slab_stats *stats)
+{
+	*stats = (struct region_slab_stats){0};
+	if (!enter(slabs, "region_slab_stats_read"))
+		return;
+	*stats = slabs->stats;
+	lock_release(slabs->lock);
+}
