@@ -73,10 +73,10 @@ int region_array_reserve(struct region_array *array, size_t capacity)
 {
 	size_t wanted, old_bytes = array->capacity * array->item_size;
 
+	if (!is_current(array->region, array->generation, "region_array_append"))
+		return -1;
 	if (capacity <= array->capacity)
 		return 0;
-	if (!is_current(array->region, array->generation, "region_array_reserve"))
-		return -1;
 	if (__builtin_mul_overflow(capacity, array->item_size, &wanted)) {
 		errno = ENOMEM;
 		return -1;
@@ -101,7 +101,7 @@ void *region_array_append(struct region_array *array, const void *items, size_t 
 	if (region_array_reserve(array, count) != 0)
 		return NULL;
 	char *first = (char *)array->items + array->count * array->item_size;
-	if (items)
+	if (items && n > 0)
 		memcpy(first, items, n * array->item_size);
 	array->count = count;
 	return first;
@@ -120,10 +120,10 @@ static bool reserve(struct region_text *text, size_t n)
 	size_t wanted, capacity;
 	void *data = text->data;
 
-	if (n < text->capacity - text->length)
-		return true;
 	if (!is_current(text->region, text->generation, "region_text_write"))
 		return false;
+	if (n < text->capacity - text->length)
+		return true;
 	if (__builtin_add_overflow(text->length + 1, n, &wanted)) {
 		errno = ENOMEM;
 		return false;
@@ -140,18 +140,21 @@ int region_text_write(struct region_text *text, const void *data, size_t n)
 {
 	if (!reserve(text, n))
 		return -1;
-	memcpy(text->data + text->length, data, n);
+	if (n > 0)
+		memcpy(text->data + text->length, data, n);
 	text->length += n;
 	return 0;
 }
 
 int region_text_printf(struct region_text *text, const char *format, ...)
 {
-	size_t room = text->capacity - text->length;
 	va_list args;
 
+	if (!reserve(text, 0))
+		return -1;
+	size_t room = text->capacity - text->length;
 	va_start(args, format);
-	int n = vsnprintf(room ? text->data + text->length : NULL, room, format, args);
+	int n = vsnprintf(text->data + text->length, room, format, args);
 	va_end(args);
 	if (n < 0)
 		return -1;

@@ -131,7 +131,7 @@ static struct span *take_kept(struct region_object *region, size_t bytes)
 
 static size_t held_by(const struct region_object *lane)
 {
-	return OBJECT_GET(lane->held_bytes) + OBJECT_GET(lane->within.region.held_bytes);
+	return OBJECT_GET(lane->held_bytes) + within_held(lane);
 }
 
 /* What the other half holds counts, too, and what other lanes do. */
@@ -219,6 +219,20 @@ static void free_strays(struct region_object *region, const void *until)
 	while (region->strays != until) {
 		void *base = region->strays;
 		region->strays = *(void **)base;
+		heap_free(base, "region_reset");
+	}
+}
+
+void extent_free_strays(struct region_object *shared)
+{
+	lock_acquire(object_lock());
+	void *list = shared->strays;
+	shared->strays = NULL;
+	OBJECT_SET(shared->origin, 0);
+	lock_release(object_lock());
+	while (list) {
+		void *base = list;
+		list = *(void **)base;
 		heap_free(base, "region_reset");
 	}
 }
@@ -357,10 +371,10 @@ void extent_reset(struct region_object *region, size_t keep_bytes)
 
 void extent_mark(struct region_object *region, struct mark *mark)
 {
-	/* The fence: no block ends at the cursor from now on. */
-	bump(region, GRANULE_BYTES, GRANULE_BYTES);
 	mark->at = (struct extent){region->at.cursor, region->limit};
 	mark->len = object_len(region);
+	/* The fence: no block ends at the cursor from now on. */
+	bump(region, GRANULE_BYTES, GRANULE_BYTES);
 	mark->used = region->used;
 	mark->strays = region->strays;
 	memcpy(mark->gaps, region->gaps, sizeof(mark->gaps));

@@ -21,6 +21,7 @@ static struct objects {
 	struct region_object *dead, *dead_last; /* oldest first */
 	size_t dead_count;
 	uint64_t last_id;
+	uint64_t last_mark;
 } objects;
 
 struct lock *object_lock(void)
@@ -32,18 +33,14 @@ struct lock *object_lock(void)
 
 static __attribute__((cold, noinline)) void report_ended(const struct region_object *region, const char *call)
 {
-	const char *what = region->at.id == 0 ? "destroyed"
-	                   : region->state == OBJECT_RELEASED ? "released"
-	                                                      : "being reset";
-
 	report_misuse("%s(%p): region \"%s\" has been %s", call, (const void *)region,
-	              region->name ? region->name : "?", what);
+	              region->name ? region->name : "?", region->at.id == 0 ? "destroyed" : "released");
 	errno = EINVAL;
 }
 
 static bool is_live(const struct region_object *region)
 {
-	return region->at.id != 0 && region->state != OBJECT_RELEASED;
+	return region->at.id != 0 && OBJECT_GET(region->state) != OBJECT_RELEASED;
 }
 
 struct region_object *object_own(struct region_object *region, const char *call)
@@ -65,7 +62,7 @@ struct region_object *object_whole(const struct region_object *region, const cha
 {
 	if (region->owner && is_live(region))
 		region = region->owner;
-	if (is_live(region) && region->state == OBJECT_LIVE)
+	if (is_live(region))
 		return (struct region_object *)region;
 	report_ended(region, call);
 	return NULL;
@@ -118,17 +115,21 @@ static void link_child(struct region_object *parent, struct region_object *child
 	lock_release(&objects.lock);
 }
 
-static void unlink_child(struct region_object *child)
+static void unlink_locked(struct region_object *child)
 {
-	if (!child->parent)
-		return;
-	lock_acquire(&objects.lock);
 	*child->link = child->next_sibling;
 	if (child->next_sibling)
 		child->next_sibling->link = child->link;
 	if (child->parent->inner == child)
 		child->parent->inner = NULL;
 	child->parent = NULL;
+}
+
+static void unlink_child(struct region_object *child)
+{
+	lock_acquire(&objects.lock);
+	if (child->parent)
+		unlink_locked(child);
 	lock_release(&objects.lock);
 }
 
@@ -257,12 +258,15 @@ static bool pop_call(struct region_object *region, const struct exit_call *until
 void object_run_calls(struct region_object *region, const struct exit_call *until)
 {
 	struct exit_call call;
+	uint8_t before = region->state;
 
-	/* The calls may use the region, but not end it. */
-	region->state = OBJECT_ENDING;
-	while (region->calls != until && pop_call(region, until, &call))
+	/* The calls may use the region, but not end it. A shared one may be used by others meanwhile. */
+	if (!region->is_shared)
+		region->state = OBJECT_ENDING;
+	while (pop_call(region, until, &call))
 		call.fn(call.arg);
-	region->state = OBJECT_LIVE;
+	if (!region->is_shared)
+		region->state = before;
 }
 
 static void free_marks(struct region_object *region)
@@ -274,41 +278,78 @@ static void free_marks(struct region_object *region)
 	region->marks = NULL;
 }
 
-/* What has to be seen to before the blocks end. */
+/* Takes a child out of the tree, or returns NULL. */
+static struct region_object *take_child(struct region_object *parent)
+{
+	lock_acquire(&objects.lock);
+	struct region_object *child = parent->children;
+	if (child)
+		unlink_locked(child);
+	lock_release(&objects.lock);
+	return child;
+}
+
 __attribute__((noinline)) void object_settle(struct region_object *region)
 {
-	while (region->children)
-		object_destroy(region->children);
-	if (region->calls)
-		object_run_calls(region, NULL);
+	struct region_object *child;
+
+	while ((child = take_child(region)))
+		object_destroy(child);
+	object_run_calls(region, NULL);
+	if (region->is_shared)
+		return;
 	within_reset(region);
 	free_marks(region);
 }
 
+/* Is there anything that makes resetting it more than moving a cursor? */
+static bool needs_look(const struct region_object *region)
+{
+	return region->children || region->calls || region->marks || region->within.region.buffers ||
+	       region->within.thread || region->state != OBJECT_LIVE;
+}
+
 void object_reset(struct region_object *region, size_t keep_bytes)
 {
-	if (region->children || region->calls || region->marks || region->within.region.buffers)
+	if (needs_look(region))
 		object_settle(region);
 	region->generation++;
 	extent_reset(region, keep_bytes);
 }
 
+/* Is the region, a lane or a descendant of it open? */
 static bool is_open(const struct region_object *region)
 {
-	if (__atomic_load_n(&region->within.thread, __ATOMIC_RELAXED))
+	if (within_is_open(region))
 		return true;
 	for (const struct region_object *lane = region->lanes; lane; lane = lane->next)
-		if (__atomic_load_n(&lane->within.thread, __ATOMIC_RELAXED))
+		if (within_is_open(lane))
+			return true;
+	for (const struct region_object *child = region->children; child; child = child->next_sibling)
+		if (is_open(child))
 			return true;
 	return false;
 }
 
-bool object_is_misused_open(const struct region_object *region, const char *call)
+static bool is_misused_open(const struct region_object *region, const char *call)
 {
-	if (!is_open(region))
+	lock_acquire(&objects.lock);
+	bool is_misused = is_open(region);
+	lock_release(&objects.lock);
+	if (!is_misused)
 		return false;
-	report_misuse("%s(%p): region \"%s\" is open in region_within()", call, (const void *)region,
-	              region->name);
+	report_misuse("%s(%p): region \"%s\", or a child of it, is open in region_within()", call,
+	              (const void *)region, region->name);
+	errno = EINVAL;
+	return true;
+}
+
+/* A call of region_on_end() must not end what it is called for. */
+static bool is_misused_ending(const struct region_object *region, const char *call)
+{
+	if (region->state != OBJECT_ENDING)
+		return false;
+	report_misuse("%s(%p): region \"%s\" is just being reset", call, (const void *)region, region->name);
 	errno = EINVAL;
 	return true;
 }
@@ -323,9 +364,14 @@ static bool is_misused_pooled(const struct region_object *region, const char *ca
 	return true;
 }
 
+bool object_may_be_reset(const struct region_object *region, const char *call)
+{
+	return !is_misused_open(region, call) && !is_misused_ending(region, call);
+}
+
 static bool may_end(const struct region_object *region, const char *call)
 {
-	return !object_is_misused_open(region, call) && !is_misused_pooled(region, call);
+	return object_may_be_reset(region, call) && !is_misused_pooled(region, call);
 }
 
 void region_reset(region_t *given)
@@ -336,20 +382,23 @@ void region_reset(region_t *given)
 		return;
 	if (region->is_shared)
 		lanes_reset(region);
-	else if (!object_is_misused_open(region, "region_reset"))
+	else if (!needs_look(region) || object_may_be_reset(region, "region_reset"))
 		object_reset(region, region->keep_bytes);
 }
 
 /* Gives all buffers back; what is left is a record. */
 static void give_back(struct region_object *region)
 {
+	object_reset(region, 0);
 	for (struct region_object *lane = region->lanes; lane; lane = lane->next) {
+		/* In the child of a fork: it may have been copied in the middle of something. */
+		if (lane->heap->state == HEAP_LOST)
+			continue;
 		object_reset(lane, 0);
 		count_end(lane);
 	}
-	object_reset(region, 0);
 	count_end(region);
-	region->state = OBJECT_RELEASED;
+	OBJECT_SET(region->state, OBJECT_RELEASED);
 }
 
 void object_destroy(struct region_object *region)
@@ -400,30 +449,30 @@ void object_revive(struct region_object *region, size_t bytes)
 
 /* Marks. */
 
-struct region_mark region_mark(region_t *given)
+region_mark_t region_mark(region_t *given)
 {
 	struct region_object *region = object_whole(given, "region_mark");
 	struct mark *mark;
 
-	if (!region || object_is_misused_open(region, "region_mark"))
-		return (struct region_mark){0};
+	if (!region || !object_may_be_reset(region, "region_mark"))
+		return (region_mark_t){0};
 	if (region->is_shared) {
 		report_misuse("region_mark(%p): region \"%s\" is shared", (void *)given, region->name);
 		errno = EINVAL;
-		return (struct region_mark){0};
+		return (region_mark_t){0};
 	}
 	mark = heap_alloc(sizeof(*mark));
 	if (!mark) {
 		errno = ENOMEM;
-		return (struct region_mark){0};
+		return (region_mark_t){0};
 	}
 	extent_mark(region, mark);
 	within_mark(region, mark);
 	mark->calls = region->calls;
-	mark->serial = ++region->last_serial;
+	mark->serial = __atomic_add_fetch(&objects.last_mark, 1, __ATOMIC_RELAXED);
 	mark->older = region->marks;
 	region->marks = mark;
-	return (struct region_mark){mark->serial};
+	return (region_mark_t){mark->serial};
 }
 
 static bool has_mark(const struct region_object *region, uint64_t serial)
@@ -447,11 +496,11 @@ static void rewind_last(struct region_object *region)
 	heap_free(mark, "region_rewind");
 }
 
-void region_rewind(region_t *given, struct region_mark to)
+void region_rewind(region_t *given, region_mark_t to)
 {
 	struct region_object *region = object_whole(given, "region_rewind");
 
-	if (!region || object_is_misused_open(region, "region_rewind"))
+	if (!region || !object_may_be_reset(region, "region_rewind"))
 		return;
 	if (!has_mark(region, to.serial)) {
 		report_misuse("region_rewind(%p): no mark of region \"%s\", or none any more", (void *)given,
@@ -467,8 +516,7 @@ void region_rewind(region_t *given, struct region_mark to)
 
 static size_t held_of(const struct region_object *region)
 {
-	return OBJECT_GET(region->held_bytes) + OBJECT_GET(region->within.region.held_bytes) +
-	       OBJECT_GET(region->sealed_held_bytes);
+	return OBJECT_GET(region->held_bytes) + within_held(region);
 }
 
 static size_t len_of(const struct region_object *region)
@@ -476,7 +524,7 @@ static size_t len_of(const struct region_object *region)
 	return object_len(region) + within_len(region);
 }
 
-static size_t peak_of(const struct region_object *region)
+size_t object_peak(const struct region_object *region)
 {
 	size_t peak = OBJECT_GET(region->peak_bytes), len = len_of(region);
 
@@ -502,7 +550,7 @@ size_t region_cap(const region_t *region)
 
 size_t region_peak(const region_t *region)
 {
-	return ask(region, "region_peak", peak_of);
+	return ask(region, "region_peak", object_peak);
 }
 
 /* The region, as a whole, whose memory p points into, or NULL. */

@@ -70,7 +70,6 @@ struct region_object {
 
 	const char *name;
 	unsigned growth;
-	uint64_t last_serial;        /* of marks */
 	struct region_object *parent, *next_sibling, **link; /* link: what points to it */
 	struct region_object *inner; /* a child that serves where the region is current further out */
 
@@ -83,6 +82,7 @@ struct region_object {
 	uint64_t key, idle_since_ms;
 
 	size_t sealed_bytes, sealed_held_bytes; /* of the other half: what marks have put aside */
+	size_t shown_bytes, shown_held_bytes;   /* of the other half of a lane: for other threads */
 	struct policy policy;        /* of the other half */
 	struct scope within;         /* the other half; its thread is NULL unless it is open */
 };
@@ -134,12 +134,15 @@ void object_destroy(struct region_object *region);
 /* Runs the calls of region_on_end() down to `until`. */
 void object_run_calls(struct region_object *region, const struct exit_call *until);
 
-/* Is it open in region_within()? Then that is reported. */
-bool object_is_misused_open(const struct region_object *region, const char *call);
+/* Is it open in region_within(), or just being reset? Then false, and that is reported. */
+bool object_may_be_reset(const struct region_object *region, const char *call);
 
 /* A region that was just reset isn't to be used; it is again, with room for so many bytes in its extent. */
 void object_lay_aside(struct region_object *region);
 void object_revive(struct region_object *region, size_t bytes);
+
+/* The largest length since the last reset. */
+size_t object_peak(const struct region_object *region);
 
 /* Counts a stray. */
 void object_count_stray(const struct region_object *region, bool is_over_limit);
@@ -166,8 +169,12 @@ size_t lanes_sum(const struct region_object *shared, size_t (*fn)(const struct r
 /* Ends its blocks; they fade or are reclaimed. It isn't open. */
 void within_reset(struct region_object *region);
 
-/* Bytes of its blocks. */
+/* Is it open, in a thread that there is still? */
+bool within_is_open(const struct region_object *region);
+
+/* Bytes of its blocks, and of its buffers. Of a lane: when it was last left. */
 size_t within_len(const struct region_object *region);
+size_t within_held(const struct region_object *region);
 
 void within_mark(struct region_object *region, struct mark *mark);
 void within_rewind(struct region_object *region, const struct mark *mark);
@@ -176,6 +183,9 @@ void within_rewind(struct region_object *region, const struct mark *mark);
 
 /* A block by the way that the header leaves. NULL: out of memory. */
 void *extent_alloc(struct region_object *region, size_t size, size_t align);
+
+/* Frees the strays of a shared region. */
+void extent_free_strays(struct region_object *shared);
 
 /* A block that is a stray. */
 void *extent_alloc_stray(struct region_object *region, size_t size, size_t align);

@@ -290,9 +290,9 @@ void region_pool_release(region_pool_t *pool, region_t *given)
 {
 	struct region_object *region = object_whole(given, "region_pool_release"), *surplus;
 
-	if (!region || is_misused(pool, region) || object_is_misused_open(region, "region_pool_release"))
+	if (!region || is_misused(pool, region) || !object_may_be_reset(region, "region_pool_release"))
 		return;
-	size_t len = object_len(region), peak = region->peak_bytes > len ? region->peak_bytes : len;
+	size_t peak = object_peak(region);
 	make_sizes(pool, region->key);
 	lock_acquire(&pools.lock);
 	struct sizes *sizes = find_sizes(pool, region->key);
@@ -301,7 +301,11 @@ void region_pool_release(region_pool_t *pool, region_t *given)
 	size_t expected = expected_bytes(pool, region->key);
 	lock_release(&pools.lock);
 
-	object_reset(region, expected * 2);
+	/* At least the buffer that it begins with. */
+	size_t least_bytes = (size_t)1 << region->policy.size_log2;
+	size_t keep_bytes = expected * 2 > least_bytes ? expected * 2 : least_bytes;
+	bool is_capped = pool->given.keep_bytes && keep_bytes > pool->given.keep_bytes;
+	object_reset(region, is_capped ? pool->given.keep_bytes : keep_bytes);
 	object_lay_aside(region);
 	lock_acquire(&pools.lock);
 	region->idle_since_ms = os_clock_ms();
@@ -362,7 +366,7 @@ void region_pool_destroy(region_pool_t *pool)
 	lock_release(&pools.lock);
 	if (out > 0) {
 		report_misuse("region_pool_destroy(%p): %zu regions haven't been released", (void *)pool, out);
-		errno = EBUSY;
+		errno = EINVAL;
 		return;
 	}
 	region_pool_trim(pool);

@@ -15,7 +15,8 @@
  *
  * Misuse (a region that has ended, a block of another region, a second release, a count below zero) is
  * one line on stderr and abort(); with LIBREGION_ON_ERROR=report the call does nothing, returns NULL, 0
- * or -1 with errno EINVAL, and the program runs on. A region that has ended is recognised until its
+ * or -1 with errno EINVAL, and the program runs on (region_within() calls its function all the same, with
+ * what was current). A region that has ended is recognised until its
  * record is used again, which is when many others (64) have ended after it.
  *
  * Functions that return a pointer return NULL with errno ENOMEM only when the system is out of memory
@@ -120,16 +121,19 @@ REGION_API void region_within(region_t *region, void (*fn)(void *), void *arg);
 
 /*
  * Ends every block of the region, after the calls of region_on_end() and after destroying its children.
- * Buffers are kept for the next ones, up to keep_bytes. Of a shared region it costs the same whatever the
- * threads have allocated: each takes notice with its next allocation, until when nobody else gets its
- * buffer. (go-arena's and nuke's Reset; generations as in memoryArena.)
+ * Buffers are kept for the next ones, up to keep_bytes. Not inside region_within() of the region or of a
+ * descendant. (go-arena's and nuke's Reset.)
+ *
+ * Of a shared region it costs the same whatever the threads have allocated: each takes notice with its next
+ * allocation, until when nobody else gets its buffer; what is open in region_within() is ended when it is
+ * next entered. (Generations as in memoryArena.)
  */
 REGION_API void region_reset(region_t *region);
 
 /* As reset, but gives all buffers back. Only region_destroy() may follow: all else is a misuse. */
 REGION_API void region_release(region_t *region);
 
-/* Ends the region and its handle. NULL is allowed. Not inside region_within() of it. */
+/* Ends the region and its handle. NULL is allowed. Not inside region_within() either. */
 REGION_API void region_destroy(region_t *region);
 
 /*
@@ -148,16 +152,16 @@ REGION_API size_t region_peak(const region_t *region);
  * region_within(). Serial 0: errno is ENOMEM, or EINVAL for a misuse. (obstacks free to a block; here it is
  * a mark, so that it can be checked.)
  */
-struct region_mark {
+typedef struct {
 	uint64_t serial;
-};
+} region_mark_t;
 
-REGION_API struct region_mark region_mark(region_t *region);
-REGION_API void region_rewind(region_t *region, struct region_mark mark);
+REGION_API region_mark_t region_mark(region_t *region);
+REGION_API void region_rewind(region_t *region, region_mark_t mark);
 
 /*
  * Calls fn(arg) when the region is next reset, or ends, or is rewound to a mark that came before; last in
- * first out. 0 or -1.
+ * first out. The call may use the region in every way, but not reset or end it. 0 or -1.
  */
 REGION_API int region_on_end(region_t *region, void (*fn)(void *), void *arg);
 

@@ -99,9 +99,7 @@ void lanes_reset(struct region_object *shared)
 	__atomic_add_fetch(&shared->generation, 1, __ATOMIC_SEQ_CST);
 	for (struct region_object *lane = first_lane(shared); lane; lane = lane->next)
 		__atomic_store_n(&lane->at.limit, NULL, __ATOMIC_SEQ_CST);
-	lock_acquire(object_lock());
-	extent_reset(shared, 0);
-	lock_release(object_lock());
+	extent_free_strays(shared);
 }
 
 size_t lanes_sum(const struct region_object *shared, size_t (*fn)(const struct region_object *))

@@ -68,16 +68,59 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	heap->inline_granules = 0;
 }
 
+static struct region_object *object_of(struct scope *scope)
+{
+	return (struct region_object *)((char *)scope - offsetof(struct region_object, within));
+}
+
+static size_t len_now(const struct region_object *region)
+{
+	return region->within.region.bumped_bytes + region->sealed_bytes;
+}
+
+static size_t held_now(const struct region_object *region)
+{
+	return region->within.region.held_bytes + region->sealed_held_bytes;
+}
+
+static void show(struct region_object *region)
+{
+	OBJECT_SET(region->shown_bytes, len_now(region));
+	OBJECT_SET(region->shown_held_bytes, held_now(region));
+}
+
 void within_suspend(struct thread *thread, struct scope *scope)
 {
 	put_aside(thread->heap, scope);
+	show(object_of(scope));
 	unlink_record(scope);
 	__atomic_store_n(&scope->thread, NULL, __ATOMIC_RELAXED);
+}
+
+/* What was never used: it holds nothing, and bumps nowhere. */
+static struct region empty_half(struct region_object *region)
+{
+	return (struct region){.policy = &region->policy};
+}
+
+/* In the child of a fork, where the thread isn't there that it was open in. */
+static bool is_lost(const struct thread *thread)
+{
+	return thread && thread->heap->state == HEAP_LOST;
+}
+
+/* What was being changed when the process was copied is left alone. */
+static void forget_lost(struct region_object *region)
+{
+	region->within.thread = NULL;
+	region->within.region = empty_half(region);
 }
 
 /* Where the region is current further out already, a child of it; NULL, and it may be reported: don't. */
 static struct region_object *free_one(struct region_object *region, struct thread *thread)
 {
+	if (is_lost(__atomic_load_n(&region->within.thread, __ATOMIC_RELAXED)))
+		forget_lost(region);
 	while (region && region->within.thread == thread) {
 		if (!region->inner)
 			region->inner = region_create(&(struct region_options){
@@ -99,6 +142,8 @@ static struct scope *enter(region_t *given, uintptr_t frame)
 	struct region_object *region = object_own(given, "region_within");
 	struct scope *top = scope_top(heap_self());
 
+	if (!top)
+		top = scopes_first_use();
 	if (!region || !top)
 		return NULL;
 	struct thread *thread = top->thread;
@@ -130,13 +175,19 @@ void region_within(region_t *region, void (*fn)(void *), void *arg)
 
 size_t within_len(const struct region_object *region)
 {
-	return OBJECT_GET(region->within.region.bumped_bytes) + OBJECT_GET(region->sealed_bytes);
+	return region->owner ? OBJECT_GET(region->shown_bytes) : len_now(region);
 }
 
-/* What was never used: it holds nothing, and bumps nowhere. */
-static struct region empty_half(struct region_object *region)
+size_t within_held(const struct region_object *region)
 {
-	return (struct region){.policy = &region->policy};
+	return region->owner ? OBJECT_GET(region->shown_held_bytes) : held_now(region);
+}
+
+bool within_is_open(const struct region_object *region)
+{
+	const struct thread *thread = __atomic_load_n(&region->within.thread, __ATOMIC_RELAXED);
+
+	return thread && !is_lost(thread);
 }
 
 /* By a thread past its end, which counts nothing and keeps no buffers ready. */
@@ -190,8 +241,8 @@ void within_mark(struct region_object *region, struct mark *mark)
 	struct region *half = &region->within.region;
 
 	mark->within = *half;
-	OBJECT_SET(region->sealed_bytes, region->sealed_bytes + half->bumped_bytes);
-	OBJECT_SET(region->sealed_held_bytes, region->sealed_held_bytes + half->held_bytes);
+	region->sealed_bytes += half->bumped_bytes;
+	region->sealed_held_bytes += half->held_bytes;
 	*half = empty_half(region);
 }
 
@@ -199,14 +250,17 @@ void within_rewind(struct region_object *region, const struct mark *mark)
 {
 	close_half(region);
 	region->within.region = mark->within;
-	OBJECT_SET(region->sealed_bytes, region->sealed_bytes - mark->within.bumped_bytes);
-	OBJECT_SET(region->sealed_held_bytes, region->sealed_held_bytes - mark->within.held_bytes);
+	region->sealed_bytes -= mark->within.bumped_bytes;
+	region->sealed_held_bytes -= mark->within.held_bytes;
 }
 
 void within_reset(struct region_object *region)
 {
+	if (is_lost(region->within.thread))
+		forget_lost(region);
 	for (const struct mark *mark = region->marks; mark; mark = mark->older)
 		within_rewind(region, mark);
 	close_half(region);
 	region->within.region = empty_half(region);
+	show(region);
 }
