@@ -85,7 +85,7 @@ region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double g
 
 	block_size = block_size ? (block_size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1) : BLOCK_BYTES_DEFAULT;
 	slab_size = slab_size ? (slab_size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1) : SLAB_BYTES_DEFAULT;
-	growth = growth > 0 ? growth : GROWTH_DEFAULT;
+	growth = growth != 0 ? growth : GROWTH_DEFAULT;
 	if (block_size > slab_size || slab_size > SLAB_BYTES_MOST || !(growth >= GROWTH_LEAST) || growth > 1e6) {
 		errno = EINVAL;
 		return NULL;
