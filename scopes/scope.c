@@ -96,7 +96,8 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 		return NULL;
 	if (scope->thread->stack_bytes == 0)
 		frame = UINTPTR_MAX;
-	scope_push(scope->thread->heap, scope->outer, scope, frame);
+	region_harvest(scope->thread->heap, &scope->outer->region);
+	scope_push(scope->thread->heap, scope->outer, scope, scope_frame_in(scope->outer, frame));
 	scope_count_entry(scope);
 	return scope;
 }
@@ -201,6 +202,9 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 /* Ends an open scope, and everything inside it. */
 static inline __attribute__((always_inline)) void leave(struct scope *scope)
 {
+	struct heap *heap = scope->thread->heap;
+
+	region_harvest(heap, &scope_top(heap)->region);
 	if (__builtin_expect(!scope_leave_fast(scope), 0))
 		leave_slow(scope);
 }
@@ -284,7 +288,8 @@ void region_ignore(void (*fn)(void *), void *arg)
 
 		/* On another stack there is no telling when its frame is gone: it ends with the scope around it. */
 		bool is_own = scope_is_own_stack(scope->thread, frame);
-		scope_push(heap, scope->outer, scope, is_own ? frame : UINTPTR_MAX);
+		region_harvest(heap, &scope->outer->region);
+		scope_push(heap, scope->outer, scope, scope_frame_in(scope->outer, is_own ? frame : UINTPTR_MAX));
 		scope->inline_granules = HEAP_DIRECT_GRANULES;
 		heap_set_inline(heap, scope->inline_granules);
 		heap->cursor = heap->limit = NULL;

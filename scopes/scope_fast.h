@@ -9,20 +9,27 @@
 
 #include "scope.h"
 
-/* Makes a scope behind the top one the top, with its region as the current one. */
+/*
+ * Makes a scope behind the top one the top, with its region as the current one. What the outer one has to
+ * count has been counted, and its frame isn't below.
+ */
 static inline __attribute__((always_inline)) void scope_push(struct heap *heap, struct scope *outer,
                                                              struct scope *scope, uintptr_t frame)
 {
-	region_harvest(heap, &outer->region);
 	outer->region.cursor = heap->cursor;
 	outer->region.limit = heap->limit;
-	/* A scope can't outlive the one around it. */
-	scope->frame = frame < outer->frame ? frame : outer->frame;
+	scope->frame = frame;
 	scope->must_close = false;
 	heap->upper_top = scope;
 	heap->cursor = scope->region.extent;
 	heap->limit = scope->region.limit;
 	heap_set_inline(heap, 0);
+}
+
+/* A scope can't outlive the one around it. */
+static inline uintptr_t scope_frame_in(const struct scope *outer, uintptr_t frame)
+{
+	return frame < outer->frame ? frame : outer->frame;
 }
 
 static inline void scope_count_entry(const struct scope *scope)
@@ -71,7 +78,8 @@ scope_enter_fast(struct heap *heap, uintptr_t sp, uintptr_t frame,
 	                     0))
 		return NULL;
 	struct scope *scope = outer->inner;
-	scope_push(heap, outer, scope, frame);
+	region_harvest(heap, &outer->region);
+	scope_push(heap, outer, scope, scope_frame_in(outer, frame));
 	scope_count_entry(scope);
 	return scope;
 }
@@ -117,7 +125,10 @@ region_close_by(struct thread *thread, struct region *region, granule_counter *c
 	return true;
 }
 
-/* Ends the top scope if it has left nothing behind. False: it isn't the top one, or there is more to do. */
+/*
+ * Ends the top scope, which has counted what it has to, if it has left nothing behind. False: it isn't the
+ * top one, or there is more to do.
+ */
 static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope *scope)
 {
 	struct heap *heap = scope->thread->heap;
@@ -126,7 +137,6 @@ static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope 
 	                         scope->must_close,
 	                     0))
 		return false;
-	region_harvest(heap, &scope->region);
 	scope_pop(heap, scope);
 	return true;
 }

@@ -373,12 +373,11 @@ static bool map_stubs(struct search *search)
 	return record->stubs;
 }
 
-static void set_entry(struct site *site, void *resume, bool is_of_libc)
+static void set_entry(struct site *site, bool is_of_libc)
 {
 	const struct site_spec *spec = site->spec;
 
 	site->entry = (struct site_entry){
-		.resume = resume,
 		.options = &spec->options,
 		.callers = spec->caller.text[0] ? &spec->callers : NULL,
 		.may_nest = spec->may_nest,
@@ -413,16 +412,18 @@ static void make(struct search *search)
 	for (struct site *site = search->found; site; site = site->next) {
 		if (!is_to_be_made(site))
 			continue;
-		void *resume = code_make(&site->plan, stub, &site->entry, slot_entry);
-		if (!resume)
+		set_entry(site, is_libc(search->module));
+		site->entry.resume = code_make(&site->plan, stub, &site->entry,
+		                               site->entry.is_special ? slot_entry_special : slot_entry);
+		if (!site->entry.resume)
 			site->plan.refusal = "what it needs is too far away";
-		set_entry(site, resume, is_libc(search->module));
 		site->stub = stub;
 		stub += CODE_STUB_BYTES;
 	}
 	for (struct site *site = search->found; site; site = site->next)
 		if (site->same) {
-			set_entry(site, site->same->entry.resume, is_libc(search->module));
+			set_entry(site, is_libc(search->module));
+			site->entry.resume = site->same->entry.resume;
 			join(site);
 		}
 }

@@ -93,6 +93,7 @@ extern struct slot_xsave {
 	uint32_t mask;
 } slot_xsave __attribute__((visibility("hidden")));
 void slot_entry(void);
+void slot_entry_special(void); /* for sites that are */
 
 /* Calls fn(arg), keeping every register but the one of the result. */
 bool slot_with_vectors_saved(bool (*fn)(void *), void *arg) SLOT_KEEPS_REGISTERS;

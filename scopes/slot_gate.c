@@ -15,8 +15,12 @@
 #define GATE __attribute__((noinline)) SLOT_KEEPS_REGISTERS
 #define COLD_GATE __attribute__((cold)) GATE
 
-bool slot_gate_enter(struct slot_arrival *arrival) SLOT_KEEPS_REGISTERS;
-void slot_gate_exit(struct slot_departure *departure) SLOT_KEEPS_REGISTERS;
+bool slot_gate_enter(void) SLOT_KEEPS_REGISTERS;
+bool slot_gate_enter_special(void) SLOT_KEEPS_REGISTERS;
+void slot_gate_exit(void) SLOT_KEEPS_REGISTERS;
+
+/* What the assembly has left on the stack, right above where it has called: no register is taken for it. */
+#define ON_STACK(type, words) ((type *)((uintptr_t *)__builtin_dwarf_cfa() + (words)))
 
 /* Where the compiler must not move accesses across: a signal may arrive on either side. */
 #define signal_fence() __atomic_signal_fence(__ATOMIC_SEQ_CST)
@@ -57,21 +61,29 @@ ready_scope(const struct thread *thread, const struct scope *outer, const struct
 	return outer->inner;
 }
 
+/* What is rarely there to be counted isn't counted with the registers of those who mostly don't. */
+static GATE void harvest(const struct scope *scope)
+{
+	region_harvest(scope->thread->heap, &scope->region);
+}
+
 /* Opens a scope and the slot for it, both of which are ready. */
 static inline __attribute__((always_inline)) bool
 open_slot(struct slot *slot, struct scope *scope, struct slot_arrival *arrival, const struct site_entry *site)
 {
 	struct thread *thread = scope->thread;
 
-	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
-	scope_count_entry(scope);
-	scope->is_call = false;
-	scope->serial = (uintptr_t)slot;
-	slot->scope = scope;
 	slot->target = site->resume;
 	slot->return_address = arrival->return_address;
 	slot->cfa = (uintptr_t)(arrival + 1);
+	slot->scope = scope;
 	arrival->go_on = slot->code;
+	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
+		harvest(scope->outer);
+	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
+	scope->is_call = false;
+	scope->serial = (uintptr_t)slot;
+	scope_count_entry(scope);
 	thread->open_slot = slot;
 	return true;
 }
@@ -175,8 +187,9 @@ static GATE bool enter_wanted(struct slot_arrival *arrival)
 	return site->is_once ? enter_slow(arrival) : enter(arrival, site);
 }
 
-static GATE bool enter_special(struct slot_arrival *arrival)
+bool slot_gate_enter_special(void)
 {
+	struct slot_arrival *arrival = ON_STACK(struct slot_arrival, 1);
 	struct site_entry *site = arrival->site;
 
 	while (!is_wanted(site, arrival->return_address)) {
@@ -187,13 +200,11 @@ static GATE bool enter_special(struct slot_arrival *arrival)
 	return enter_wanted(arrival);
 }
 
-bool slot_gate_enter(struct slot_arrival *arrival)
+bool slot_gate_enter(void)
 {
-	const struct site_entry *site = arrival->site;
+	struct slot_arrival *arrival = ON_STACK(struct slot_arrival, 1);
 
-	if (__builtin_expect(site->is_special, 0))
-		return enter_special(arrival);
-	return enter(arrival, site);
+	return enter(arrival, arrival->site);
 }
 
 /* Leaving. */
@@ -263,8 +274,9 @@ static COLD_GATE void exit_slow(struct slot_departure *departure)
 	slot_with_vectors_saved(slot_exit_slow, departure);
 }
 
-void slot_gate_exit(struct slot_departure *departure)
+void slot_gate_exit(void)
 {
+	struct slot_departure *departure = ON_STACK(struct slot_departure, 0);
 	struct slot *slot = &slot_records[departure->number];
 	struct scope *scope = slot->scope;
 
@@ -279,6 +291,8 @@ void slot_gate_exit(struct slot_departure *departure)
 	}
 	thread->is_in_gate = true;
 	signal_fence();
+	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
+		harvest(scope_top(thread->heap));
 	if (__builtin_expect(!scope_leave_fast(scope), 0) && !leave_small(scope)) {
 		exit_slow(departure);
 		return;

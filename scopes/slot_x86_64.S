@@ -31,9 +31,9 @@
 #include "slot_layout.h"
 
 	.text
-	.hidden slot_records, slot_gate_enter, slot_gate_exit, slot_personality
-	.globl slot_code, slot_code_end, slot_entry, slot_with_vectors_saved
-	.hidden slot_code, slot_code_end, slot_entry, slot_with_vectors_saved
+	.hidden slot_records, slot_gate_enter, slot_gate_enter_special, slot_gate_exit, slot_personality
+	.globl slot_code, slot_code_end, slot_entry, slot_entry_special, slot_with_vectors_saved
+	.hidden slot_code, slot_code_end, slot_entry, slot_entry_special, slot_with_vectors_saved
 
 	.macro SLOT_POOL first, has_personality
 	.cfi_startproc
@@ -71,19 +71,15 @@ slot_code_end:
 	.size slot_code, . - slot_code
 
 /* Here rsp points to the site's address; the return address is above it. */
-	.type slot_entry, @function
-slot_entry:
+	.macro SLOT_ENTRY name, gate
+	.type \name, @function
+\name:
 	.cfi_startproc
 	.cfi_def_cfa_offset 16
 	push %rax
 	.cfi_adjust_cfa_offset 8
-	push %rdi
-	.cfi_adjust_cfa_offset 8
-	lea 16(%rsp), %rdi
-	call slot_gate_enter
+	call \gate
 	test %al, %al
-	pop %rdi
-	.cfi_adjust_cfa_offset -8
 	pop %rax
 	.cfi_adjust_cfa_offset -8
 	jz 1f
@@ -98,19 +94,18 @@ slot_entry:
 	.cfi_def_cfa_offset 8
 	jmp *-8(%rsp)
 	.cfi_endproc
-	.size slot_entry, . - slot_entry
+	.size \name, . - \name
+	.endm
+
+	SLOT_ENTRY slot_entry, slot_gate_enter
+	SLOT_ENTRY slot_entry_special, slot_gate_enter_special
 
 /* Here rsp points to the slot's number; the return address is above it. */
 	.type slot_exit, @function
 slot_exit:
 	.cfi_startproc
 	.cfi_def_cfa_offset 16
-	push %rdi
-	.cfi_adjust_cfa_offset 8
-	lea 8(%rsp), %rdi
 	call slot_gate_exit
-	pop %rdi
-	.cfi_adjust_cfa_offset -8
 	lea 8(%rsp), %rsp
 	.cfi_adjust_cfa_offset -8
 	ret
