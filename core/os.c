@@ -302,7 +302,7 @@ void os_unmap(void *p, size_t bytes)
 #define NEAR_BYTES ((uintptr_t)1 << 30)
 #define LOWEST_MAP ((uintptr_t)64 << 10)
 
-/* In a gap between mappings from `from` to `to`, the place closest to lo..hi; 0: too small or too far away. */
+/* In a gap between mappings, the place closest to lo..hi; 0: it is too small or too far away. */
 static uintptr_t place_in_gap(uintptr_t from, uintptr_t to, uintptr_t lo, uintptr_t hi, size_t bytes)
 {
 	if (to <= from || to - from < bytes)

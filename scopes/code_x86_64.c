@@ -482,8 +482,8 @@ void code_plan(const struct elf_module *module, struct code_plan *plans, size_t 
 			continue;
 		}
 		pass.wanted = (struct bits){(uint64_t *)(void *)scratch, pass.text->lo, pass.text->hi};
-		pass.taken = (struct bits){(uint64_t *)(void *)(scratch + bytes),
-		                           pass.text->lo, pass.text->hi};
+		pass.taken =
+			(struct bits){(uint64_t *)(void *)(scratch + bytes), pass.text->lo, pass.text->hi};
 		find_ways(&pass, functions, context);
 		os_unmap(scratch, 2 * bytes);
 	}

@@ -62,7 +62,7 @@ struct scope {
 	uintptr_t frame;
 	size_t inline_granules;      /* of the heap while this scope is the top one */
 	const struct policy *ready;  /* what the record was last made ready for; NULL: nothing yet */
-	const struct region_options *ready_for; /* of a site: the constant options that it is ready for; or NULL */
+	const struct region_options *ready_for; /* of a site: constant options that it is ready for; or NULL */
 	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
 	bool must_close;             /* more has happened than its first buffer's cursor tells */
 	bool is_lasting;             /* its region outlives it: see object.h */

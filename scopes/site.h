@@ -4,7 +4,8 @@
  *     site_spec.c          what LIBREGION_SITES says
  *     module.c             the modules of the process, and their functions
  *     site_find.c          which of these are meant
- *     code_x86_64.c        how to rewrite them; code_make_x86_64.c does it
+ *     site_make.c          rewriting them
+ *     code_*.c             what that takes on this processor
  *     site.c               start and end, libraries that come and go, what is said about sites
  *     slot*.c              the calls
  *
@@ -57,6 +58,21 @@ extern struct sites {
 
 /* site.c: the process ends. */
 void site_finish(void);
+
+/* site_make.c */
+
+/* What has been found in a module. */
+struct site_search {
+	struct elf_module *module;
+	struct site_module *record;
+	struct site *found; /* what is to be rewritten in it, and what is refused */
+	struct site **last;
+	size_t count;
+	bool is_for_callers; /* only those are looked for */
+};
+
+/* Rewrites what has been found, or refuses it all, if there is a reason. */
+void site_make(struct site_search *search, const char *why);
 
 /* site_find.c */
 

@@ -1,5 +1,5 @@
 /*
- * site_find.c: finding the functions that are meant by sites, and rewriting them.
+ * site_find.c: finding the functions that are meant by sites.
  *
  * Modules are looked at in the order in which they were loaded. A site that names no module is in the first
  * one that has the function. Each module's symbols are gone through once, and each symbol's name is hashed
@@ -178,15 +178,6 @@ static const char *why_not_in(struct elf_module *module)
 
 /* A look at one module. */
 
-struct search {
-	struct elf_module *module;
-	struct site_module *record;
-	struct site *found; /* what is to be rewritten in it, and what is refused */
-	struct site **last;
-	size_t count;
-	bool is_for_callers; /* only those are looked for */
-};
-
 static struct site *make_site(void)
 {
 	struct site *site = sites.spare_sites;
@@ -197,7 +188,7 @@ static struct site *make_site(void)
 	return site;
 }
 
-static struct site *find_place(const struct search *search, uintptr_t at)
+static struct site *find_place(const struct site_search *search, uintptr_t at)
 {
 	struct site *site = search->found;
 
@@ -207,7 +198,8 @@ static struct site *find_place(const struct search *search, uintptr_t at)
 }
 
 /* A place that a site means, to be refused if `why`. */
-static void add_place(struct search *search, struct site_spec *spec, uintptr_t at, size_t bytes, const char *why)
+static void add_place(struct site_search *search, struct site_spec *spec, uintptr_t at,
+                      size_t bytes, const char *why)
 {
 	struct site *same = why ? NULL : find_place(search, at), *site;
 
@@ -245,7 +237,7 @@ static void add_caller(struct site_spec *spec, uintptr_t lo, size_t bytes)
 	__atomic_store_n(&spec->callers.next, callers, __ATOMIC_RELEASE);
 }
 
-static bool is_wanted_in(const struct site_spec *spec, const struct search *search)
+static bool is_wanted_in(const struct site_spec *spec, const struct site_search *search)
 {
 	return spec->state == SITE_WANTED && (!spec->found_in || spec->found_in == search->record) &&
 	       is_module(spec->module, search->module);
@@ -253,7 +245,7 @@ static bool is_wanted_in(const struct site_spec *spec, const struct search *sear
 
 static void visit(void *context, const struct elf_function *function)
 {
-	struct search *search = context;
+	struct site_search *search = context;
 	uint64_t hash = hash_of(function->name);
 	uintptr_t at = search->module->bias + function->value;
 
@@ -273,7 +265,7 @@ static void visit(void *context, const struct elf_function *function)
 }
 
 /* Is there something that this module might have, in places that haven't been looked at? */
-static bool is_more_wanted(const struct search *search)
+static bool is_more_wanted(const struct site_search *search)
 {
 	for (const struct site_spec *spec = sites.specs; spec; spec = spec->next) {
 		if (search->is_for_callers && spec->caller.text[0] && !spec->callers.next)
@@ -285,7 +277,7 @@ static bool is_more_wanted(const struct search *search)
 	return false;
 }
 
-static void search_symbols(struct search *search)
+static void search_symbols(struct site_search *search)
 {
 	bool has_all = false;
 
@@ -308,7 +300,7 @@ static bool has_build_id(const struct elf_module *module, const char *wanted)
 	return true;
 }
 
-static void search_offsets(struct search *search)
+static void search_offsets(struct site_search *search)
 {
 	for (struct site_spec *spec = sites.specs; spec; spec = spec->next) {
 		if (spec->function.text[0] || !is_wanted_in(spec, search))
@@ -319,175 +311,14 @@ static void search_offsets(struct search *search)
 	}
 }
 
-/* Rewriting. */
-
-static void each_function(void *context, elf_visitor *visitor, void *visitor_context)
-{
-	struct elf_module *module = context;
-	bool has_all = false;
-
-	for (enum elf_source source = 0; source < ELF_SOURCES && !has_all; source++)
-		has_all =
-			elf_each_function(module, source, visitor, visitor_context) && source != ELF_DYNSYM;
-}
-
-static bool is_to_be_made(const struct site *site)
-{
-	return !site->plan.refusal && !site->same;
-}
-
-/* Makes plans for those that haven't been refused. */
-static bool plan(struct search *search)
-{
-	size_t bytes = search->count * sizeof(struct code_plan), count = 0;
-	struct code_plan *plans = os_map_scratch(bytes);
-
-	if (!plans)
-		return false;
-	for (struct site *site = search->found; site; site = site->next)
-		if (is_to_be_made(site))
-			plans[count++] = site->plan;
-	if (count)
-		code_plan(search->module, plans, count, each_function, search->module);
-	count = 0;
-	for (struct site *site = search->found; site; site = site->next)
-		if (is_to_be_made(site))
-			site->plan = plans[count++];
-	os_unmap(plans, bytes);
-	return true;
-}
-
-static bool map_stubs(struct search *search)
-{
-	struct site_module *record = search->record;
-	size_t count = 0, bytes;
-
-	for (const struct site *site = search->found; site; site = site->next)
-		count += is_to_be_made(site);
-	bytes = (count * CODE_STUB_BYTES + OS_PAGE - 1) & ~(OS_PAGE - 1);
-	if (count == 0)
-		return true;
-	record->stubs = os_map_near(search->module->texts[0].lo,
-	                            search->module->texts[search->module->text_count - 1].hi, bytes);
-	record->stub_bytes = record->stubs ? bytes : 0;
-	return record->stubs;
-}
-
-static void set_entry(struct site *site, bool is_of_libc)
-{
-	const struct site_spec *spec = site->spec;
-
-	site->entry = (struct site_entry){
-		.options = &spec->options,
-		.callers = spec->caller.text[0] ? &spec->callers : NULL,
-		.may_nest = spec->may_nest,
-		.is_once = spec->is_once,
-		.is_of_libc = is_of_libc,
-		.is_special = spec->caller.text[0] || spec->is_once || is_of_libc,
-	};
-}
-
-static bool is_libc(const struct elf_module *module)
-{
-	return strncmp(module->name, "libc.so", 7) == 0 || strncmp(module->name, "libpthread", 10) == 0;
-}
-
-/* Calls that the site before it leaves are this one's, or there are none. */
-static void join(struct site *site)
-{
-	struct site_entry *entry = &site->same->entry;
-
-	site->plan.way = site->same->plan.way;
-	site->plan.refusal = site->same->plan.refusal;
-	while (entry->otherwise)
-		entry = entry->otherwise;
-	if (!site->plan.refusal && (entry->callers || entry->is_once))
-		entry->otherwise = &site->entry;
-}
-
-static void make(struct search *search)
-{
-	char *stub = search->record->stubs;
-
-	for (struct site *site = search->found; site; site = site->next) {
-		if (!is_to_be_made(site))
-			continue;
-		set_entry(site, is_libc(search->module));
-		site->entry.resume = code_make(&site->plan, stub, &site->entry,
-		                               site->entry.is_special ? slot_entry_special : slot_entry);
-		if (!site->entry.resume)
-			site->plan.refusal = "what it needs is too far away";
-		site->stub = stub;
-		stub += CODE_STUB_BYTES;
-	}
-	for (struct site *site = search->found; site; site = site->next)
-		if (site->same) {
-			set_entry(site, is_libc(search->module));
-			site->entry.resume = site->same->entry.resume;
-			join(site);
-		}
-}
-
-static void write_all(struct search *search)
-{
-	int fd = os_open_code();
-
-	for (struct site *site = search->found; site; site = site->next)
-		if (is_to_be_made(site) && !code_write(&site->plan, site->stub, fd))
-			site->plan.refusal = "the kernel doesn't let its code be changed (/proc/self/mem)";
-	if (fd >= 0)
-		os_close(fd);
-}
-
-static void refuse_all(struct search *search, const char *why)
-{
-	for (struct site *site = search->found; why && site; site = site->next)
-		if (!site->plan.refusal)
-			site->plan.refusal = why;
-}
-
-/* Says what has been refused, and puts the module's places to the others. */
-static void settle(struct search *search)
-{
-	struct site **last = &sites.all;
-
-	while (*last)
-		last = &(*last)->next;
-	for (struct site *site = search->found, *next; site; site = next) {
-		next = site->next;
-		if (site->plan.refusal) {
-			site_refuse(site->spec, site->plan.refusal);
-			if (site->spec->state == SITE_WANTED)
-				site->spec->state = SITE_REFUSED;
-			site->next = sites.spare_sites;
-			sites.spare_sites = site;
-		} else {
-			site->spec->state = SITE_FOUND;
-			site->spec->was_found = true;
-			site->next = NULL;
-			*last = site;
-			last = &site->next;
-		}
-	}
-}
-
-static void search_module(struct search *search)
+static void search_module(struct site_search *search)
 {
 	search->last = &search->found;
 	search_offsets(search);
 	search_symbols(search);
 	if (!search->found)
 		return;
-	refuse_all(search, why_not_in(search->module));
-	if (!plan(search))
-		refuse_all(search, "there is no memory to plan it");
-	if (!map_stubs(search))
-		refuse_all(search, "there is no room near its code for what is to be made");
-	make(search);
-	if (search->record->stubs && !os_seal_code(search->record->stubs, search->record->stub_bytes))
-		refuse_all(search, "the kernel doesn't let code be made");
-	write_all(search);
-	settle(search);
+	site_make(search, why_not_in(search->module));
 }
 
 /* Looks at all modules. */
@@ -542,10 +373,10 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *context)
 	}
 	elf_module_set(&module, info, !sites.modules && !info->dlpi_name[0], path);
 	if (is_for_callers) {
-		search_symbols(&(struct search){.module = &module, .is_for_callers = true});
+		search_symbols(&(struct site_search){.module = &module, .is_for_callers = true});
 	} else if ((record = make_record(&module))) {
 		record->seen = sites.look;
-		search_module(&(struct search){.module = &module, .record = record});
+		search_module(&(struct site_search){.module = &module, .record = record});
 		say_missing(&module);
 	}
 	elf_module_close(&module);

@@ -286,7 +286,8 @@ void slot_before_longjmp(struct thread *thread, uintptr_t sp)
 
 	close_gate(thread);
 	close_below(thread, sp, true);
-	if (!was_in_gate && thread->has_slots && thread->open_slot == &slots.none && !thread->free_slots)
+	if (!was_in_gate && thread->has_slots && thread->open_slot == &slots.none &&
+	    !thread->free_slots)
 		take_slot(thread);
 	open_gate(thread);
 }

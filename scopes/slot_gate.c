@@ -50,13 +50,15 @@ static COLD_GATE bool enter_slow(struct slot_arrival *arrival)
 
 /* The record behind the top one, if it is ready for the site and nothing needs a closer look. */
 static inline __attribute__((always_inline)) struct scope *
-ready_scope(const struct thread *thread, const struct scope *outer, const struct site_entry *site, uintptr_t cfa)
+ready_scope(const struct thread *thread, const struct scope *outer, const struct site_entry *site,
+            uintptr_t cfa)
 {
 	/* A handle may lie at the CFA itself. */
 	uintptr_t sp = cfa - 1;
 
 	if (__builtin_expect(sp - thread->stack_lo >= thread->stack_bytes || outer->frame <= sp ||
-	                     outer->inner->ready_for != site->options, 0))
+	                         outer->inner->ready_for != site->options,
+	                     0))
 		return NULL;
 	return outer->inner;
 }
@@ -68,8 +70,9 @@ static GATE void harvest(const struct scope *scope)
 }
 
 /* Opens a scope and the slot for it, both of which are ready. */
-static inline __attribute__((always_inline)) bool
-open_slot(struct slot *slot, struct scope *scope, struct slot_arrival *arrival, const struct site_entry *site)
+static inline __attribute__((always_inline)) bool open_slot(struct slot *slot, struct scope *scope,
+                                                            struct slot_arrival *arrival,
+                                                            const struct site_entry *site)
 {
 	struct thread *thread = scope->thread;
 
@@ -137,8 +140,8 @@ static GATE bool enter_more(struct slot_arrival *arrival)
 	return site->may_nest ? enter_nested(arrival) : go_on_plainly(arrival, site);
 }
 
-static inline __attribute__((always_inline)) bool
-enter(struct slot_arrival *arrival, const struct site_entry *site)
+static inline __attribute__((always_inline)) bool enter(struct slot_arrival *arrival,
+                                                        const struct site_entry *site)
 {
 	struct thread *thread = scope_thread(heap_self());
 
@@ -225,7 +228,8 @@ static inline uint64_t load_word(const unsigned char *at)
 static inline void count_word(struct granule_counts *counts, uint64_t word)
 {
 	/* Adding lets each byte's bit 6 tell whether any of the lower ones is set, and bit 7 likewise. */
-	uint64_t heads = ((word & EACH_BYTE(0x3f)) + EACH_BYTE(0x3f)) & ~word & EACH_BYTE(GRANULE_FADED);
+	uint64_t heads =
+		((word & EACH_BYTE(0x3f)) + EACH_BYTE(0x3f)) & ~word & EACH_BYTE(GRANULE_FADED);
 	uint64_t live = ((word & EACH_BYTE(0x7f)) + EACH_BYTE(0x7f)) & ~word & EACH_BYTE(GRANULE_FREED);
 
 	counts->blocks += (heads >> 6) * EACH_BYTE(1) >> 56;
