@@ -166,7 +166,7 @@ static void say_missing(void)
 {
 	if (!is_any_wanted() || is_child())
 		return;
-	for (const struct site_spec *spec = sites.specs; spec; spec = spec->next)
+	for (struct site_spec *spec = sites.specs; spec; spec = spec->next)
 		if (spec->state == SITE_WANTED && !spec->was_found)
 			site_refuse(spec, SITE_NOT_FOUND);
 		else if (spec->caller.text[0] && !spec->callers.next)

@@ -83,6 +83,6 @@ void site_add_names(struct site_spec *spec);
 void site_look(void);
 
 /* Prints that a site can't be, and why. */
-void site_refuse(const struct site_spec *spec, const char *why);
+void site_refuse(struct site_spec *spec, const char *why);
 
 #endif

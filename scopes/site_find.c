@@ -12,8 +12,12 @@
 
 struct sites sites;
 
-void site_refuse(const struct site_spec *spec, const char *why)
+void site_refuse(struct site_spec *spec, const char *why)
 {
+	/* A name may be that of several functions. */
+	if (spec->refusal == why)
+		return;
+	spec->refusal = why;
 	report("site \"%s\": %s; its calls are plain calls", spec->text, why);
 }
 

@@ -50,6 +50,7 @@ struct site_spec {
 	enum site_state state;
 	const void *found_in; /* the module, as long as it is there */
 	bool was_found;                /* once at least */
+	const char *refusal;           /* the last that has been said */
 	struct site_spec *next;
 };
 
