@@ -83,11 +83,54 @@ static void caught_further_out()
 	site_kept_are_whole();
 }
 
+/* throw_now() itself checks that it is in one scope; here it is in many. */
+SITE_CXX void throw_deep(int n)
+{
+	counted local;
+	site_churn();
+	if (n >= 0)
+		throw std::runtime_error("from deep down " + std::to_string(n));
+}
+
+/* Functions that call one another, for scopes in scopes. */
+#define LEVEL(name, below) \
+	SITE_CXX void name(int n) \
+	{ \
+		counted local; \
+		below(n); \
+		SITE_END(); \
+	}
+LEVEL(deep_1, throw_deep)
+LEVEL(deep_2, deep_1)
+LEVEL(deep_3, deep_2)
+LEVEL(deep_4, deep_3)
+LEVEL(deep_5, deep_4)
+LEVEL(deep_6, deep_5)
+
+SITE_CXX void catches_between(int n)
+{
+	try {
+		deep_2(n);
+	} catch (const std::exception &) {
+		site_depth_is(1, "in a handler between scopes");
+		site_churn();
+	}
+}
+
+static void caught_between_scopes()
+{
+	for (int i = 0; i < 100; i++)
+		catches_between(i);
+	site_depth_is(0, "after the sites");
+	std::printf("%d destroyed\n", counted::destroyed);
+	site_kept_are_whole();
+}
+
 static void passes_several_scopes()
 {
 	for (int i = 0; i < 100; i++) {
 		try {
-			throw_below(6);
+			deep_6(i);
 		} catch (const std::exception &error) {
 			site_depth_is(0, "after seven scopes");
 			std::printf("%s\n", error.what());
@@ -375,7 +418,12 @@ static void members_of_templates_are_sites()
 extern "C" const struct site_case site_cases[] = {
 	{"caught_by_the_caller", caught_by_the_caller, "throw_now", "throw_now=300"},
 	{"caught_further_out", caught_further_out, "throw_below", "throw_below=300"},
-	{"passes_several_scopes", passes_several_scopes, "throw_below/nest", "throw_below=700"},
+	{"passes_several_scopes", passes_several_scopes,
+     "throw_deep/nest,deep_1/nest,deep_2/nest,deep_3/nest,deep_4/nest,deep_5/nest,deep_6/nest",
+     "throw_deep=100 deep_1=100 deep_3=100 deep_6=100"},
+	{"caught_between_scopes", caught_between_scopes,
+     "catches_between,deep_1/nest,deep_2/nest,throw_deep/nest",
+     "catches_between=100 deep_1=100 deep_2=100 throw_deep=100"},
 	{"caught_inside_the_site", caught_inside_the_site, "catches", "catches=300"},
 	{"thrown_again", thrown_again, "rethrows", "rethrows=300"},
 	{"nested_exceptions_keep_their_inner_ones", nested_exceptions_keep_their_inner_ones, "nests",

@@ -8,7 +8,7 @@
 
 #include <libgen.h>
 #include <pthread.h>
-#include <region.h>
+#include "scopes/region.h"
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -112,7 +112,7 @@ const struct site_case site_cases[] = {
 	BAD_SITE("no_function_after_the_module", "fine,libc:", "11", "libc:"),
 	BAD_SITE("no_caller_after_the_at", "fine,neighbour@", "16", "neighbour@"),
 	BAD_SITE("unknown_option", "fine,neighbour/nst", "16", "nst"),
-	BAD_SITE("option_without_a_value", "fine,neighbour/fade", "20", "fade"),
+	BAD_SITE("option_without_a_value", "fine,neighbour/fade", "16", "fade"),
 	BAD_SITE("unknown_policy", "fine,neighbour/fade=nothing", "21", "nothing"),
 	BAD_SITE("size_that_is_none", "fine,neighbour/limit_bytes=many", "28", "many"),
 	BAD_SITE("offset_that_is_none", "fine,%P+0xzz", "", "0xzz"),
