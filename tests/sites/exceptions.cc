@@ -269,8 +269,9 @@ static void stack_arguments_are_destroyed()
 namespace
 {
 
+/* Aligned, so that there is padding: bytes elsewhere that look like a jump into it then do no harm. */
 template <class T> struct holder {
-	__attribute__((noinline)) T doubled(T value)
+	__attribute__((noinline, aligned(32))) T doubled(T value)
 	{
 		std::vector<T> values(10, value);
 		if (value > 10)

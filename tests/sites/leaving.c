@@ -236,6 +236,7 @@ static void cancellation_ends_the_scope(void)
 
 SITE unsigned long calculate(unsigned long x)
 {
+	SITE_END();
 	x ^= x << 13;
 	x ^= x >> 7;
 	return x ^ x << 17;
