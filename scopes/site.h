@@ -82,6 +82,12 @@ void site_add_names(struct site_spec *spec);
 /* Looks at all modules: takes note of new ones, puts sites into them, and forgets those that are gone. */
 void site_look(void);
 
+/* Why a function of this name can't be a site, whatever its code; NULL: it can. */
+const char *site_why_not_by_name(const char *name);
+
+/* Why none of this module can. */
+const char *site_why_not_in(struct elf_module *module);
+
 /* Prints that a site can't be, and why. */
 void site_refuse(struct site_spec *spec, const char *why);
 

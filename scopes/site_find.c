@@ -113,7 +113,7 @@ static bool is_among(const char *name, const char *const *names)
 	return false;
 }
 
-static const char *why_not_by_name(const char *name)
+const char *site_why_not_by_name(const char *name)
 {
 	static const char *const starts[] = {"_start", "_init", "_fini", NULL};
 	static const char *const returns_twice[] = {
@@ -169,7 +169,7 @@ static bool is_own(const struct elf_module *module)
 	return elf_text_of(module, (uintptr_t)slot_code);
 }
 
-static const char *why_not_in(struct elf_module *module)
+const char *site_why_not_in(struct elf_module *module)
 {
 	if (is_own(module) && !module->is_program)
 		return "it is libregion's own";
@@ -264,7 +264,7 @@ static void visit(void *context, const struct elf_function *function)
 			add_place(search, name->spec, at, function->bytes,
 			          function->is_indirect
 			              ? "the loader chooses among several functions for it (IFUNC)"
-			              : why_not_by_name(function->name));
+			              : site_why_not_by_name(function->name));
 	}
 }
 
@@ -322,7 +322,7 @@ static void search_module(struct site_search *search)
 	search_symbols(search);
 	if (!search->found)
 		return;
-	site_make(search, why_not_in(search->module));
+	site_make(search, site_why_not_in(search->module));
 }
 
 /* Looks at all modules. */
