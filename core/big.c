@@ -107,6 +107,7 @@ static void put_spare(struct heap *heap, struct span *span)
 	else if (heap->big_epoch != epoch)
 		age_spares(heap, epoch);
 	span->is_zero = false;
+	__atomic_store_n(&span->serial, 0, __ATOMIC_RELAXED);
 	span_set_kind(span, SPAN_SPARE);
 	span->next = heap->big_spares[bin];
 	heap->big_spares[bin] = span;

@@ -7,6 +7,7 @@
 
 #include "os.h"
 #include "report.h"
+#include "waiting.h"
 
 /* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
 #define HOLE_MIN_BYTES ((size_t)512)
@@ -99,6 +100,8 @@ void buffer_clear(struct span *span)
 	granule_zero(range_map_of(span->start), range_map_of(span->used_end));
 	span->used_end = span->start;
 	span->had_keeps = false;
+	span->wait_blocks = span->wait_granules = 0;
+	__atomic_store_n(&span->wait_hi, NULL, __ATOMIC_RELAXED);
 }
 
 /* Holes. */
@@ -465,7 +468,10 @@ void buffer_free(struct heap *heap, struct span *span, void *p, const char *call
 		free_of_no_block(span, p, call);
 		return;
 	}
-	if (span_kind(span) != SPAN_RETIRED)
+	enum span_kind kind = span_kind(span);
+	if (kind == SPAN_WAITING)
+		waiting_freed(span);
+	if (kind != SPAN_RETIRED)
 		return;
 	uint32_t left = __atomic_sub_fetch(&span->live, 1, __ATOMIC_ACQ_REL);
 	if ((int32_t)left <= (int32_t)__atomic_load_n(&span->live_wake, __ATOMIC_RELAXED))

@@ -9,6 +9,7 @@
 
 #include "bare.h"
 #include "big.h"
+#include "big_list.h"
 #include "buffer.h"
 #include "class.h"
 #include "granule.h"
@@ -19,5 +20,6 @@
 #include "report.h"
 #include "slab.h"
 #include "span.h"
+#include "waiting.h"
 
 #endif

@@ -66,13 +66,18 @@ static inline __attribute__((always_inline)) bool any(vector mask)
 	return (w[0] | w[1] | w[2] | w[3]) != 0;
 }
 
+static void write_sizes(unsigned char *sizes, size_t granules)
+{
+	for (unsigned i = 0; i < GRANULE_LONG_BYTES; i++) {
+		sizes[i] = (unsigned char)(SIZE_BYTE | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
+		granules >>= GRANULE_LONG_BITS;
+	}
+}
+
 void granule_set_long(unsigned char *head, size_t granules)
 {
 	assert(granules > GRANULE_SHORT_MAX && granules <= GRANULE_MAX);
-	for (unsigned i = 1; i <= GRANULE_LONG_BYTES; i++) {
-		head[i] = (unsigned char)(SIZE_BYTE | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
-		granules >>= GRANULE_LONG_BITS;
-	}
+	write_sizes(head + 1, granules);
 	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
 }
 
@@ -100,14 +105,26 @@ void granule_clear(unsigned char *head)
 	__atomic_store_n(head, 0, __ATOMIC_RELAXED);
 }
 
+/*
+ * The thread may be stopped anywhere in here, and what the block holds be searched for pointers: so at no
+ * time it has no head, nor a size between the two.
+ */
 void granule_resize(unsigned char *head, size_t granules)
 {
-	unsigned faded = granule_load(head) & GRANULE_FADED;
+	unsigned byte = granule_load(head);
+	bool was_long = (byte & GRANULE_SIZE_MASK) == GRANULE_LONG, is_long = granules > GRANULE_SHORT_MAX;
+	unsigned char sizes[GRANULE_LONG_BYTES] = {0};
 
-	granule_clear(head);
-	granule_set(head, granules);
-	if (faded)
-		granule_mark(head, GRANULE_FADED);
+	if (is_long)
+		write_sizes(sizes, granules);
+	if (is_long)
+		memcpy(head + 1, sizes, sizeof(sizes));
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	__atomic_store_n(head, (unsigned char)((byte & GRANULE_FADED) | (is_long ? GRANULE_LONG : granules)),
+	                 __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (was_long && !is_long)
+		memset(head + 1, 0, GRANULE_LONG_BYTES);
 }
 
 unsigned granule_mark(unsigned char *head, unsigned bits)
@@ -245,4 +262,69 @@ struct granule_counts granule_count(const unsigned char *from, const unsigned ch
 		return count_avx2(from, end);
 #endif
 	return count_any(from, end);
+}
+
+/* Sizes up to GRANULE_SHORT_MAX of so many vectors add up in a lane. */
+#define SIZE_VECTORS 4u
+
+/* The granules of long blocks in a vector's worth of the map. */
+static __attribute__((noinline)) size_t add_long(const unsigned char *from, size_t bytes)
+{
+	size_t granules = 0;
+
+	for (size_t i = 0; i < bytes; i++)
+		if (granule_load(from + i) == GRANULE_LONG)
+			granules += granule_long_size(from + i);
+	return granules;
+}
+
+static inline __attribute__((always_inline)) struct granule_live
+add_live(const unsigned char *from, const unsigned char *end)
+{
+	struct granule_live all = {0};
+	vector faded = {0};
+
+	while (from < end) {
+		vector heads = {0}, sizes = {0};
+
+		for (unsigned i = 0; i < SIZE_VECTORS && from < end; i++) {
+			size_t left = (size_t)(end - from), bytes = left < VECTOR_BYTES ? left : VECTOR_BYTES;
+			vector v = bytes == VECTOR_BYTES ? load(from) : load_tail(from, bytes);
+			vector live = (v > 0) & ((vector)((lanes)v + (lanes)v) > 0);
+			vector is_long = live & (v == (signed char)GRANULE_LONG);
+
+			heads -= live;
+			sizes += v & live & ~is_long;
+			faded |= (v > 0) & ~live;
+			if (__builtin_expect(any(is_long), 0))
+				all.granules += add_long(from, bytes);
+			from += bytes;
+		}
+		all.blocks += sum(heads);
+		all.granules += sum(sizes);
+	}
+	all.any_faded = any(faded);
+	return all;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static struct granule_live add_live_avx2(const unsigned char *from,
+                                                                         const unsigned char *end)
+{
+	return add_live(from, end);
+}
+#endif
+
+static struct granule_live add_live_any(const unsigned char *from, const unsigned char *end)
+{
+	return add_live(from, end);
+}
+
+struct granule_live granule_add_live(const unsigned char *from, const unsigned char *end)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		return add_live_avx2(from, end);
+#endif
+	return add_live_any(from, end);
 }

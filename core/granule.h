@@ -95,4 +95,12 @@ struct granule_counts {
 /* Counts the blocks in [from, end). */
 struct granule_counts granule_count(const unsigned char *from, const unsigned char *end);
 
+struct granule_live {
+	size_t blocks, granules; /* of live blocks that haven't faded */
+	bool any_faded;          /* there are live ones that have */
+};
+
+/* Adds up the live blocks in [from, end). */
+struct granule_live granule_add_live(const unsigned char *from, const unsigned char *end);
+
 #endif

@@ -15,6 +15,7 @@
 #include "os.h"
 #include "report.h"
 #include "slab.h"
+#include "waiting.h"
 
 #define OUTBOX_MAX_BYTES ((size_t)16 << 10)
 
@@ -135,6 +136,7 @@ void heap_trim(void)
 
 void heap_before_fork(void)
 {
+	lock_before_fork(waiting_lock());
 	lock_before_fork(&heaps.shared_lock);
 	lock_before_fork(&heaps.lock);
 	lock_before_fork(buffer_lock());
@@ -149,6 +151,7 @@ static void after_fork(void (*unlock)(struct lock *))
 	unlock(buffer_lock());
 	unlock(&heaps.lock);
 	unlock(&heaps.shared_lock);
+	unlock(waiting_lock());
 }
 
 void heap_after_fork_in_parent(void)
@@ -309,7 +312,7 @@ void heap_free(void *p, const char *call)
 		free_in_slab(span, p, call);
 	else if (kind == SPAN_BIG)
 		big_free(heap_self(), span, p, call);
-	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED)
+	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
 		buffer_free(heap_self(), span, p, call);
 	else if (kind == SPAN_SPARE)
 		report_spare(span, p, call);
@@ -342,7 +345,7 @@ size_t heap_block_bytes(const void *p, const char *call)
 		bytes = slab_block_bytes(span, p);
 	else if (kind == SPAN_BIG)
 		bytes = p == span->start ? span->bytes : 0;
-	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED)
+	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
 		bytes = buffer_block_bytes(p);
 	if (bytes == 0)
 		report_misuse("%s(%p): not the start of a block in use", call, p);

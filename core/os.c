@@ -1,21 +1,21 @@
 /*
  * os.c: the system calls behind os.h, and the only place where memory is asked for.
  *
- * Everything goes through raw_*(): the system call with errno kept, because free() must not change it
+ * Everything goes through raw_call(): the system call with errno kept, because free() must not change it
  * and because malloc() is called before libc's own wrappers are safe to enter everywhere.
  */
 #include "os.h"
 
-#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "syscalls.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
@@ -26,15 +26,6 @@
 
 /* Above what programs number their descriptors from. */
 #define KEPT_FD_MIN 200
-
-/* A system call that keeps errno; the result is -1 on failure. */
-#define raw_call(...) \
-	__extension__({ \
-		int saved_errno_ = errno; \
-		long result_ = syscall(__VA_ARGS__); \
-		errno = saved_errno_; \
-		result_; \
-	})
 
 void *os_reserve(size_t bytes)
 {
@@ -187,12 +178,25 @@ bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi)
 	return true;
 }
 
+uintptr_t os_control_block(void)
+{
+	return (uintptr_t)pthread_self();
+}
+
 uint64_t os_clock_ms(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t os_clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 void os_wait(const uint32_t *word, uint32_t value)
@@ -203,6 +207,18 @@ void os_wait(const uint32_t *word, uint32_t value)
 void os_wake(const uint32_t *word)
 {
 	raw_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void os_wait_for(const uint32_t *word, uint32_t value, unsigned ms)
+{
+	struct timespec limit = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+	raw_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &limit, NULL, 0);
+}
+
+void os_wake_all(const uint32_t *word)
+{
+	raw_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 void os_write(int fd, const char *text, size_t bytes)
@@ -253,6 +269,11 @@ size_t os_read_file(const char *path, char *out, size_t capacity)
 int os_process_id(void)
 {
 	return (int)raw_call(SYS_getpid);
+}
+
+int os_thread_id(void)
+{
+	return (int)raw_call(SYS_gettid);
 }
 
 int os_parent_id(void)

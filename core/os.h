@@ -53,12 +53,22 @@ size_t os_resident_bytes(void);
  */
 bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi);
 
+/* The calling thread's control block, which libc puts at the upper end of the stacks that it makes. */
+uintptr_t os_control_block(void);
+
 /* Milliseconds of a clock that never goes back and costs no system call. */
 uint64_t os_clock_ms(void);
+
+/* Nanoseconds of a clock that never goes back. */
+uint64_t os_clock_ns(void);
 
 /* Sleeps while *word == value, or returns early; wakes one sleeper. */
 void os_wait(const uint32_t *word, uint32_t value);
 void os_wake(const uint32_t *word);
+
+/* The same for so many milliseconds at most; wakes all sleepers. */
+void os_wait_for(const uint32_t *word, uint32_t value, unsigned ms);
+void os_wake_all(const uint32_t *word);
 
 /* Writes all of it or gives up. Opens a file to be written anew: -1 on failure. */
 void os_write(int fd, const char *text, size_t bytes);
@@ -72,6 +82,7 @@ int os_keep_fd(int fd);
 size_t os_read_file(const char *path, char *out, size_t capacity);
 
 int os_process_id(void);
+int os_thread_id(void);
 int os_parent_id(void);
 
 /* A file's bytes, to be read only, with at least 8 zero bytes behind them; NULL when it can't be read. */

@@ -465,15 +465,20 @@ struct span_totals span_pool_totals(void)
 	return totals;
 }
 
-void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg)
+void span_for_each_locked(void (*fn)(const struct span *span, void *arg), void *arg)
 {
-	lock_acquire(&pool.lock);
 	for (size_t slice = 0; slice < pool.frontier;) {
 		const struct span *span = span_at(slice);
 		if (span_kind(span) > SPAN_SPARE)
 			fn(span, arg);
 		slice += span->slices ? span->slices : 1;
 	}
+}
+
+void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg)
+{
+	lock_acquire(&pool.lock);
+	span_for_each_locked(fn, arg);
 	lock_release(&pool.lock);
 }
 

@@ -34,6 +34,7 @@ enum span_kind {
 	SPAN_BUFFER,     /* a thread's own: in a region, or cached (buffer.h) */
 	SPAN_RETIRED,    /* a buffer that no thread owns, with faded blocks in it (buffer.h) */
 	SPAN_BARE,       /* a buffer whose blocks the map doesn't know (bare.h) */
+	SPAN_WAITING,    /* a buffer with blocks that wait to be found reachable or not (waiting.h) */
 };
 
 struct heap;
@@ -43,7 +44,10 @@ struct free_block;
 struct span {
 	/* The first line is all that malloc and free touch. */
 	struct heap *owner;      /* of a slab; NULL for any other kind */
-	struct free_block *free; /* slab: list of free blocks */
+	union {
+		struct free_block *free; /* slab: list of free blocks */
+		const char *wait_name;   /* buffer: of the scope that left the last waiting blocks */
+	};
 	union {
 		struct {
 			uint64_t reciprocal;    /* slab: floor(2^64 / granules of a block) + 1; see heap.h */
@@ -54,11 +58,19 @@ struct span {
 			char *fresh_lo, *fresh_hi; /* buffer: where the open scope has bumped in it */
 			char *resume;              /* buffer between scopes: where the next one goes on */
 		};
+		uint64_t serial;               /* big: of a block that a scope has noted, or 0 (big_list.h) */
 	};
-	uint32_t countdown;      /* slab: frees until the next event; see slab.h */
+	union {
+		uint32_t countdown;   /* slab: frees until the next event; see slab.h */
+		uint32_t wait_blocks; /* buffer: that wait, when they were last counted */
+	};
 	uint8_t kind;            /* enum span_kind */
-	uint8_t class;           /* slab: size class; big: the bin it belongs into when it becomes a spare */
+	union {
+		uint8_t class;       /* slab: size class; big: the bin it belongs into when it becomes a spare */
+		uint8_t wait_count;  /* waiting: searches that its blocks have been through */
+	};
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
+	                         /* waiting: it is in the list */
 	union {
 		uint8_t is_kept;   /* slab: empty at some time, but kept as the only one of its queue */
 		uint8_t is_cached; /* bare: of a size that heaps cache */
@@ -72,12 +84,18 @@ struct span {
 	/* The second line: lists, and what slow paths need. */
 	char *start;              /* the first byte */
 	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
-	uint32_t block_bytes;     /* slab */
-	uint32_t capacity;        /* slab: blocks */
+	union {
+		struct {
+			uint32_t block_bytes; /* slab */
+			uint32_t capacity;    /* slab: blocks */
+		};
+		char *wait_hi;            /* buffer: its blocks below this belong to no open scope; NULL: none */
+	};
 	uint32_t extended;        /* slab: blocks that have been on the free list so far */
 	union {
 		uint32_t asleep;   /* slab: free blocks on purged pages, which are not on the list */
 		uint32_t stamp_ms; /* free dirty run: when it became one, the low 32 bits */
+		uint32_t wait_granules; /* buffer: of its waiting blocks */
 	};
 	union {
 		size_t bytes;   /* big: bytes of the block */
@@ -87,8 +105,9 @@ struct span {
 	const char *reclaimer; /* buffer: last scope that reclaimed blocks here, by name; bare: the owner */
 
 	/*
-	 * Retired: blocks that aren't freed, and the number of them at which a free looks again. Atomic, and
-	 * for nothing else: a free that comes late may still count down when the span is something else.
+	 * Retired, waiting: blocks that aren't freed, and the number of them at which a free looks again.
+	 * Atomic, and for nothing else: a free that comes late may still count down when the span is
+	 * something else.
 	 */
 	uint32_t live, live_wake;
 } __attribute__((aligned(128)));
@@ -184,7 +203,10 @@ struct span_totals span_pool_totals(void);
 /* Calls fn for every span in use, spares not, under the pool's lock: fn takes no lock and changes nothing. */
 void span_for_each(void (*fn)(const struct span *span, void *arg), void *arg);
 
-/* The pool's lock, for fork(). */
+/* The same for who holds the pool's lock. */
+void span_for_each_locked(void (*fn)(const struct span *span, void *arg), void *arg);
+
+/* The pool's lock, for fork() and for who looks at all spans. */
 struct lock *span_pool_lock(void);
 
 #endif

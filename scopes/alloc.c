@@ -45,6 +45,8 @@ void scopes_before_longjmp(uintptr_t sp)
 	if (scope_is_own_stack(scope->thread, sp))
 		slot_before_longjmp(scope->thread, sp);
 	scope_close_abandoned(scope->thread, sp, true);
+	if (reach_is_due())
+		reach_sweep(scope->thread, scope->region.counters);
 }
 
 static void suspend(struct heap *heap, struct scope *scope)
@@ -166,7 +168,7 @@ void *region_keep(void *p)
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 	unsigned char *head;
 
-	if (span_kind(span) != SPAN_BUFFER)
+	if (span_kind(span) != SPAN_BUFFER && span_kind(span) != SPAN_WAITING)
 		return p;
 	head = range_map_of(p);
 	if (!granule_is_live(granule_load(head)) || (uintptr_t)p % GRANULE_BYTES != 0) {
@@ -205,7 +207,7 @@ const char *region_name_of(const void *p)
 
 	if (span_kind(span) == SPAN_BARE)
 		return span->reclaimer;
-	if (span_kind(span) != SPAN_BUFFER || !region)
+	if (span_kind(span) != SPAN_BUFFER || !region || waiting_has(span, p))
 		return NULL;
 	const unsigned char *head = buffer_find(span, p);
 	return head && !(granule_load(head) & GRANULE_FADED) ? region->policy->name : NULL;

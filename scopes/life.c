@@ -128,6 +128,9 @@ void scopes_thread_end(struct heap *heap)
 		scope_end_top(thread, true);
 	slot_thread_ends(thread);
 	trim_thread(heap);
+	if (reach_is_due())
+		reach_sweep(thread, thread->base.region.counters);
+	buffer_drop_spares(heap);
 	stats_thread_ends(thread);
 }
 
@@ -151,6 +154,7 @@ void scopes_finish(void)
 void scopes_before_fork(void)
 {
 	lock_fork_begins();
+	lock_before_fork(reach_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_before_fork(counted_lock(i));
 	lock_before_fork(pool_lock());
@@ -169,6 +173,7 @@ void scopes_after_fork_in_parent(void)
 	lock_after_fork_in_parent(pool_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_parent(counted_lock(i));
+	lock_after_fork_in_parent(reach_lock());
 	lock_fork_is_done();
 }
 
@@ -181,5 +186,6 @@ void scopes_after_fork_in_child(void)
 	lock_after_fork_in_child(pool_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_child(counted_lock(i));
+	lock_after_fork_in_child(reach_lock());
 	lock_fork_is_done();
 }

@@ -32,6 +32,14 @@
 	  "bytes of buffers a scope may hold before the general heap serves; 0: no limit") \
 	X(max_block_bytes, "MAX_BLOCK", SIZE, 32 << 10, 16, 8 << 20, "", \
 	  "largest block that shares a buffer with others; half a buffer at most") \
+	X(wait_bytes, "WAIT_BYTES", SIZE, 1 << 20, 0, (uint64_t)1 << 40, "", \
+	  "reachable: bytes of buffers with unfreed blocks that wait for a sweep, at least") \
+	X(wait_share, "WAIT_SHARE", COUNT, 50, 0, 1000, "", \
+	  "reachable: and this percentage of the memory that a sweep looks at") \
+	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 1, 64, "", \
+	  "reachable: number of the signal that stops other threads during a sweep") \
+	X(pointer_align, "POINTER_ALIGN", COUNT, 8, 1, 8, "", \
+	  "reachable: pointers lie at multiples of this; 1, 2, 4 or 8") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \

@@ -15,21 +15,17 @@ static void fit_max_block(struct policy *policy)
 		policy->max_block_bytes = most;
 }
 
-/* An operator's word is over the program's; what isn't there yet is said once. */
+/* An operator's word is over the program's. */
 static enum region_fade fade_of(enum region_fade asked)
 {
-	enum region_fade fade = options.fade != REGION_FADE_DEFAULT ? (enum region_fade)options.fade : asked;
-
-	if (fade == REGION_FADE_REACHABLE && !__atomic_exchange_n(&policies.has_reported, true, __ATOMIC_RELAXED))
-		report("fade policy \"reachable\" isn't there yet; using \"unfreed\"");
-	return fade == REGION_FADE_NONE ? REGION_FADE_NONE : REGION_FADE_UNFREED;
+	return options.fade != REGION_FADE_DEFAULT ? (enum region_fade)options.fade : asked;
 }
 
 void policy_start(void)
 {
 	policies.by_default = (struct policy){
 		.name = "scope",
-		.fade = fade_of(REGION_FADE_DEFAULT),
+		.fade = fade_of(REGION_FADE_REACHABLE),
 		.size_log2 = buffer_size_log2(options.buffer_bytes),
 		.buffer_count = options.buffer_count,
 		.limit_bytes = options.limit_bytes ? options.limit_bytes : SIZE_MAX,

@@ -116,7 +116,7 @@ static bool sweep(struct heap *heap, struct region *region, size_t bytes)
 		if (!buffer_may_have_holes(span))
 			continue;
 		bring_to_front(region, span);
-		if (enter_hole(heap, region, buffer_begin(span), bytes))
+		if (enter_hole(heap, region, span->wait_hi ? span->wait_hi : buffer_begin(span), bytes))
 			return true;
 	}
 	return false;
@@ -148,7 +148,9 @@ static void put_empty(struct thread *thread, struct span *span)
 /* A buffer with survivors that no thread goes on in. */
 static void settle(struct thread *thread, struct span *span)
 {
-	if (!buffer_retire(span))
+	if (span->wait_hi)
+		waiting_add(span);
+	else if (!buffer_retire(span))
 		put_empty(thread, span);
 }
 
@@ -309,7 +311,7 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 	if (bytes < size || align > most)
 		return from_heap(&stats->heap_too_big, size, align);
 	if (bytes > most) {
-		bool may_own = region->policy->fade == REGION_FADE_NONE && bytes <= OWN_BUFFER_MAX_BYTES &&
+		bool may_own = region->policy->fade != REGION_FADE_UNFREED && bytes <= OWN_BUFFER_MAX_BYTES &&
 		               align == GRANULE_BYTES;
 		p = may_own ? alloc_long(thread, region, bytes) : NULL;
 		return p ? p : from_heap(&stats->heap_too_big, size, align);
@@ -337,6 +339,34 @@ static void put_survivors(struct thread *thread, struct span *span, char *resume
 	}
 	span->resume = resume;
 	thread->partial = span;
+}
+
+/* `reachable`: what lives isn't reclaimed yet, and doesn't fade yet. The bytes of it. */
+static size_t close_waiting(struct thread *thread, struct region *region, struct span *span, char *resume)
+{
+	struct region_stats *stats = &region->counters->stats;
+	unsigned char *from = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi);
+	struct granule_counts counts = granule_count(from, end);
+	struct granule_live live = {0};
+
+	if (counts.any_live)
+		live = granule_add_live(from, end);
+	stats_add(&stats->blocks_allocated, counts.blocks);
+	stats_add(&stats->blocks_freed, counts.blocks - live.blocks);
+	/* What the next scope does has to lie behind what waits. */
+	if (resume && resume < span->fresh_hi)
+		resume = NULL;
+	if (live.blocks > 0) {
+		/* A free granule between what waits and what comes: no waiting block ends at the cursor. */
+		resume = resume ? resume + GRANULE_BYTES : NULL;
+		waiting_note(span, region->policy->name, live.blocks, live.granules, resume ? resume : span_end(span));
+	}
+	thread->has_faded |= live.blocks > 0 || live.any_faded;
+	if (span->had_keeps)
+		put_survivors(thread, span, resume);
+	else
+		put_empty(thread, span);
+	return live.granules << GRANULE_SHIFT;
 }
 
 /* `none`, and nothing was kept here: whatever is left is reclaimed unseen. Its live bytes, if known. */
@@ -388,6 +418,7 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 	struct heap *heap = thread->heap;
 	struct region_stats *stats = &region->counters->stats;
 	bool reclaims = may_reclaim && region->policy->fade == REGION_FADE_NONE;
+	bool waits = may_reclaim && region->policy->fade == REGION_FADE_REACHABLE && reach_is_on();
 	bool is_unseen = reclaims && !options.stats[0];
 	size_t lost_bytes = 0;
 
@@ -398,8 +429,12 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 	for (struct span *span = region->buffers, *next; span; span = next) {
 		next = span->next;
 		span_set_region(span, NULL);
-		lost_bytes += reclaims && !span->had_keeps ? close_reclaimed(thread, region, span)
-		                                           : close_surveyed(thread, region, span, resume, reclaims);
+		if (waits)
+			lost_bytes += close_waiting(thread, region, span, resume);
+		else if (reclaims && !span->had_keeps)
+			lost_bytes += close_reclaimed(thread, region, span);
+		else
+			lost_bytes += close_surveyed(thread, region, span, resume, reclaims);
 		/* Only the first buffer has the cursor. */
 		resume = NULL;
 	}
@@ -409,7 +444,8 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 	stats_add(&stats->buffers_reused, region->was_prepared);
 	stats_add(&stats->bytes_allocated, region->bumped_bytes);
 	stats_add(&stats->bytes_freed, region->bumped_bytes - region->kept_bytes - lost_bytes);
-	stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
+	if (!waits)
+		stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
 	region->buffers = NULL;
 	if (thread->partial && !thread->has_faded)
 		region_settle_partial(thread);
@@ -493,7 +529,7 @@ struct scope *region_scope_of(struct thread *thread, const void *p, unsigned cha
 
 	struct scope *scope = (struct scope *)span_region(span);
 
-	if (span_kind(span) != SPAN_BUFFER || !scope)
+	if (span_kind(span) != SPAN_BUFFER || !scope || waiting_has(span, p))
 		return NULL;
 	*head = buffer_find(span, p);
 	if (!*head || scope->thread != thread || (granule_load(*head) & GRANULE_FADED))

@@ -54,9 +54,9 @@ extern "C" {
 
 /* What happens at the end of a scope to the blocks that were allocated in it and never freed. */
 enum region_fade {
-	REGION_FADE_DEFAULT = 0, /* the default of the process: REGION_FADE_UNFREED */
+	REGION_FADE_DEFAULT = 0, /* the default of the process: REGION_FADE_REACHABLE */
 	REGION_FADE_UNFREED,     /* they fade: they stay valid until somebody frees them */
-	REGION_FADE_REACHABLE,   /* those still reachable from outside fade (not there yet: acts as UNFREED) */
+	REGION_FADE_REACHABLE,   /* those still reachable from outside fade, the rest is reclaimed, some time */
 	REGION_FADE_NONE,        /* nothing fades but what region_keep() marked; the rest is reclaimed */
 };
 
@@ -139,7 +139,7 @@ REGION_API const char *region_name_of(const void *p);
 
 /*
  * Statistics, one line each: X(member, unit, help). A total is the sum over threads and scopes, except
- * peak_bytes, which is the largest. Counted at the edges of scopes and buffers, never on the hot path,
+ * peak_bytes and longest_pause_ns, which are the largest. Counted at the edges of scopes and buffers, never on the hot path,
  * so what an open scope has done shows when it ends. Under the policy `none` nobody looks at what is
  * reclaimed: blocks are then counted only if LIBREGION_STATS is set.
  */
@@ -159,6 +159,11 @@ REGION_API const char *region_name_of(const void *p);
 	X(heap_no_buffer, "blocks", "served by the general heap: no buffer could be had") \
 	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \
 	X(late_frees, "blocks", "frees of blocks that a scope had already reclaimed") \
+	X(sweeps, "sweeps", "sweeps that told reachable blocks from others") \
+	X(sweeps_failed, "sweeps", "sweeps that couldn't be made: what waited has faded") \
+	X(swept_bytes, "bytes", "bytes that sweeps have looked at") \
+	X(pause_ns, "nanoseconds", "nanoseconds that sweeps have stopped all threads for") \
+	X(longest_pause_ns, "nanoseconds", "nanoseconds of the longest of them") \
 	X(peak_bytes, "bytes", "most bytes of buffers a scope held at once") \
 	X(buffers_made, "buffers", "buffers taken from the heap range") \
 	X(buffers_reused, "buffers", "buffers taken from the thread's cache") \
@@ -169,6 +174,8 @@ struct region_stats {
 	REGION_STATS_MAP(REGION_STATS_MEMBER)
 #undef REGION_STATS_MEMBER
 	uint64_t cached_bytes;   /* of empty buffers that threads keep ready, now */
+	uint64_t waiting_blocks; /* that no sweep has told from reachable ones yet, now, of all scopes */
+	uint64_t waiting_bytes;  /* of them */
 	uint64_t mapped_bytes;   /* bytes of the heap range in use by spans, now */
 	uint64_t resident_bytes; /* resident bytes of the process, now; 0 where the kernel doesn't tell */
 };

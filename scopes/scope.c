@@ -183,7 +183,8 @@ void scope_leave_lasting(struct scope *scope)
 	close_top(thread, true);
 }
 
-static __attribute__((noinline)) void leave_slow(struct scope *scope)
+/* Is a sweep due? */
+static __attribute__((noinline)) bool leave_slow(struct scope *scope)
 {
 	struct thread *thread = scope->thread;
 
@@ -194,9 +195,10 @@ static __attribute__((noinline)) void leave_slow(struct scope *scope)
 	if (is_simple && region_close_quick(thread, &scope->region)) {
 		scope->serial = 0;
 		scope_pop(thread->heap, scope);
-	} else {
-		close_top(thread, true);
+		return false;
 	}
+	close_top(thread, true);
+	return reach_is_due();
 }
 
 /* Ends an open scope, and everything inside it. */
@@ -205,8 +207,10 @@ static inline __attribute__((always_inline)) void leave(struct scope *scope)
 	struct heap *heap = scope->thread->heap;
 
 	region_harvest(heap, &scope_top(heap)->region);
-	if (__builtin_expect(!scope_leave_fast(scope), 0))
-		leave_slow(scope);
+	if (__builtin_expect(scope_leave_fast(scope), 1))
+		return;
+	if (leave_slow(scope))
+		reach_sweep(scope->thread, scope->region.counters);
 }
 
 void scope_leave(struct scope *scope)
@@ -244,6 +248,8 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread, true);
 	scope_end_top(thread, true);
+	if (reach_is_due())
+		reach_sweep(thread, scope->region.counters);
 	return CONTINUE_UNWIND;
 }
 

@@ -125,7 +125,6 @@ static inline struct thread *scope_thread(struct heap *heap)
 
 extern struct policies {
 	struct policy by_default; /* what the environment says; constant after start */
-	bool has_reported;        /* that there is no `reachable` yet */
 } policies __attribute__((visibility("hidden")));
 
 /* policy.c: what given options ask for: over the process's default, and LIBREGION_FADE over both. */
@@ -182,6 +181,22 @@ static inline void region_harvest(struct heap *heap, const struct region *region
 	heap->popped_blocks = 0;
 	heap->popped_bytes = 0;
 }
+
+/* reach.c */
+
+/* Can sweeps be made, or is `reachable` `unfreed` just now? */
+bool reach_is_on(void);
+
+/* Does so much wait that a sweep is due? */
+bool reach_is_due(void);
+
+/*
+ * Makes a sweep, if no other thread is at it. Called from as high on the stack as can be: what lies below
+ * the caller's frame doesn't keep a block.
+ */
+void reach_sweep(struct thread *thread, struct counters *counters) __attribute__((visibility("hidden")));
+
+struct lock *reach_lock(void);
 
 /* life.c: the outermost scope of a thread that enters its first one before it has allocated. */
 struct scope *scopes_first_use(void);

@@ -39,6 +39,9 @@ void scopes_after_fork_in_child(void);
 /* Gives back what the calling thread, whose heap this is, keeps ready for scopes to come. */
 void scopes_trim(struct heap *heap);
 
+/* Finds out which waiting blocks are reachable, and reclaims the others. */
+void scopes_sweep(struct heap *heap);
+
 /* The process ends: statistics. */
 void scopes_finish(void);
 

@@ -54,15 +54,18 @@ struct counters *stats_of(struct thread *thread, const char *name)
 
 static void add_set(struct region_stats *sum, const struct counters *set)
 {
-	uint64_t peak = sum->peak_bytes;
+	uint64_t peak = sum->peak_bytes, pause_ns = sum->longest_pause_ns;
 
 #define ADD(member, unit, help) sum->member += __atomic_load_n(&set->stats.member, __ATOMIC_RELAXED);
 	REGION_STATS_MAP(ADD)
 #undef ADD
-	/* The one that isn't a sum. */
+	/* Those that aren't sums. */
 	sum->peak_bytes -= peak;
 	if (sum->peak_bytes < peak)
 		sum->peak_bytes = peak;
+	sum->longest_pause_ns -= pause_ns;
+	if (sum->longest_pause_ns < pause_ns)
+		sum->longest_pause_ns = pause_ns;
 }
 
 /* Adds the sets of a list, all of them or those of one name; how many there were. */
@@ -100,6 +103,9 @@ static void add_now(struct region_stats *sum)
 {
 	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap)
 		sum->cached_bytes += __atomic_load_n(&heap->spare_bytes, __ATOMIC_RELAXED);
+	struct granule_live waiting = waiting_now();
+	sum->waiting_blocks = waiting.blocks;
+	sum->waiting_bytes = waiting.granules << GRANULE_SHIFT;
 	sum->mapped_bytes = span_pool_totals().used_bytes;
 	sum->resident_bytes = os_resident_bytes();
 }
@@ -122,6 +128,9 @@ void region_stats_read(struct region_stats *stats)
 	add_all(stats, NULL);
 	add_now(stats);
 	stats->late_frees = buffer_late_frees();
+	struct granule_live gone = waiting_gone();
+	stats->blocks_faded += gone.blocks;
+	stats->bytes_faded += gone.granules << GRANULE_SHIFT;
 }
 
 void region_stats_read_thread(struct region_stats *stats)
@@ -245,6 +254,9 @@ static void text_now(struct writer *out, const struct region_stats *stats)
 	    (unsigned long long)stats->blocks_allocated, (unsigned long long)stats->bytes_allocated);
 	put(out, "libregion:   %llu bytes of the heap range in use, %llu bytes resident\n",
 	    (unsigned long long)stats->mapped_bytes, (unsigned long long)stats->resident_bytes);
+	if (stats->waiting_blocks)
+		put(out, "libregion:   %llu blocks of %llu bytes wait to be found reachable or not\n",
+		    (unsigned long long)stats->waiting_blocks, (unsigned long long)stats->waiting_bytes);
 }
 
 static void write_text(struct writer *out)
@@ -297,9 +309,11 @@ static void write_json(struct writer *out)
 	put(out, "{\n  \"version\": \"%s\", \"process_id\": %d,\n  \"process\": {", region_version(),
 	    os_process_id());
 	json_members(out, &stats);
-	put(out, ", \"cached_bytes\": %llu, \"mapped_bytes\": %llu, \"resident_bytes\": %llu},\n",
-	    (unsigned long long)stats.cached_bytes, (unsigned long long)stats.mapped_bytes,
-	    (unsigned long long)stats.resident_bytes);
+	put(out, ", \"cached_bytes\": %llu, \"waiting_blocks\": %llu, \"waiting_bytes\": %llu",
+	    (unsigned long long)stats.cached_bytes, (unsigned long long)stats.waiting_blocks,
+	    (unsigned long long)stats.waiting_bytes);
+	put(out, ", \"mapped_bytes\": %llu, \"resident_bytes\": %llu},\n",
+	    (unsigned long long)stats.mapped_bytes, (unsigned long long)stats.resident_bytes);
 	put(out, "  \"threads\": [");
 	json_threads(out);
 	/* A first element without a name keeps the separators simple, and says what all scopes sum to. */

@@ -161,6 +161,8 @@ static enum region_fade fade_of_environment(void)
 	const char *value = getenv("LIBREGION_FADE");
 	if (!value)
 		return REGION_FADE_DEFAULT;
+	if (strcmp(value, "reachable") == 0)
+		return REGION_FADE_REACHABLE;
 	return strcmp(value, "none") == 0 ? REGION_FADE_NONE : REGION_FADE_UNFREED;
 }
 

@@ -93,7 +93,7 @@ static struct op draw_op(const struct taste *taste, uint64_t *rng, unsigned thre
 	static const uint8_t buffer_shifts[] = {0, 0, 16, 16, 17, 20};
 	static const uint32_t limits[] = {0, 0, 0, 1, 64, 128, 256, 1024};
 	static const uint8_t fades[] = {
-		REGION_FADE_DEFAULT, REGION_FADE_UNFREED, REGION_FADE_UNFREED,
+		REGION_FADE_DEFAULT, REGION_FADE_REACHABLE, REGION_FADE_UNFREED,
 		REGION_FADE_NONE, REGION_FADE_NONE, REGION_FADE_NONE,
 	};
 

@@ -353,7 +353,7 @@ static void *live(void *arg)
 	struct region_scope left_open;
 
 	life->depth_at_start = region_depth();
-	region_enter_with(&left_open, &(struct region_options){.name = "left open"});
+	region_enter_with(&left_open, &(struct region_options){.name = "left open", .fade = REGION_FADE_UNFREED});
 	life->depth_inside = region_depth();
 	life->survivor = shim_malloc(100);
 	memset(life->survivor, 5, 100);

@@ -1,0 +1,62 @@
+/*
+ * mark.h: searching memory for pointers into waiting buffers, and following them from block to block.
+ *
+ * Conservative: every aligned word whose lower 48 bits are an address in a live block of a waiting buffer,
+ * or one past its end, is a pointer to it. (Boehm and Weiser: "Garbage collection in an uncooperative
+ * environment".) The upper 16 bits may be a tag.
+ *
+ * Blocks of waiting buffers that have faded count as outside; the others are reached or not, which a bit
+ * for each granule says, kept aside from the granule map: the program may free blocks meanwhile.
+ *
+ * For one thread at a time, while the world stands still.
+ */
+#ifndef LIBREGION_MARK_H
+#define LIBREGION_MARK_H
+
+#include "span.h"
+
+/* Begins a search; pointers are looked for at multiples of `align` (1, 2, 4 or 8). False: out of memory. */
+bool mark_begin(size_t align);
+
+/*
+ * A waiting buffer whose blocks are in question, or a big block, whose head is the map byte of its first
+ * granule. All of them before the first call of mark_words.
+ */
+void mark_add(struct span *span);
+
+/*
+ * Takes the words from lo to hi as known to be reachable. `slab`: they are blocks of it, of which the free
+ * ones don't count; else NULL. `at`: where they lie, if this is a copy; else lo.
+ */
+void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at);
+
+/*
+ * Was there more to follow than there is room for? Then mark_again() is to be called for every head in
+ * question, until there wasn't.
+ */
+bool mark_overflown(void);
+void mark_again(const unsigned char *head);
+
+/* Is the block with this head, of a buffer that was added, reached? Good until the next mark_begin. */
+bool mark_is_reached(const unsigned char *head);
+
+/* Is any block of this buffer? */
+bool mark_has_reached(const struct span *span);
+
+/* Bytes looked at so far. */
+size_t mark_bytes(void);
+
+/* Ends a search: the buffer's blocks are not in question any more. */
+void mark_remove(struct span *span);
+
+/* Are the blocks of this buffer in question? */
+bool mark_has(const struct span *span);
+
+/* Where the search keeps its own tables, which aren't worth looking at. */
+void mark_tables(uintptr_t *lo, uintptr_t *hi);
+
+/* Called for each block when it is first reached: by the word at `at`. NULL: nobody is. */
+typedef void mark_hook(const unsigned char *head, uintptr_t at);
+void mark_set_hook(mark_hook *hook);
+
+#endif

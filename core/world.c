@@ -1,0 +1,355 @@
+/*
+ * world.c: see world.h.
+ *
+ * A stop has a number, which is odd while it lasts. A thread waits in the handler as long as the number is
+ * the one it has seen there; one that wakes late from an earlier stop sees another, and goes.
+ */
+#include "world.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "os.h"
+#include "range.h"
+#include "syscalls.h"
+
+#define LIST_BYTES 4096
+#define STATUS_BYTES 4096
+#define FIRST_CAPACITY 64
+
+/* How long a thread may keep the signal blocked, as it does while it starts and ends; or not be scheduled. */
+#define BLOCKED_MS 20
+#define LATE_MS 200
+
+enum thread_state { ASKED, STOPPED, GONE };
+
+/* The kernel's own form of struct sigaction. */
+struct action {
+	void (*handler)(int, siginfo_t *, void *);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+static struct world {
+	uint32_t number;   /* of the stop; odd while the world stands still */
+	uint32_t acks;     /* of threads that have stopped */
+	uint32_t expected; /* of them */
+	int signal;
+	int culprit;
+	struct world_thread *threads;
+	size_t count, capacity, wanted;
+	struct action before; /* what the signal did before us */
+	char list[LIST_BYTES] __attribute__((aligned(8)));
+	char status[STATUS_BYTES];
+} world;
+
+/* The signal. */
+
+#if defined(__x86_64__)
+#define ACTION_RESTORER 0x04000000ul
+/* The bytes and the name by which unwinders and debuggers know the frame of a signal, as libc has them. */
+__asm__(".text\n\t.align 16\n\tnop\n\t.type __restore_rt, @function\n"
+        "__restore_rt:\n\tmovq $15, %rax\n\tsyscall\n\t.size __restore_rt, . - __restore_rt\n");
+extern void world_restore(void) __asm__("__restore_rt") __attribute__((visibility("hidden")));
+#endif
+
+static bool set_action(int signal, const struct action *action, struct action *before)
+{
+	return raw_call(SYS_rt_sigaction, signal, action, before, sizeof(action->mask)) == 0;
+}
+
+static bool is_ours(const siginfo_t *info)
+{
+	return info->si_code == SI_QUEUE && info->si_value.sival_ptr == &world;
+}
+
+/* A signal of somebody else's does what it did before. */
+static void pass_on(int signal, siginfo_t *info, void *context)
+{
+	struct action before = world.before, same = {0};
+	bool is_ignored = signal == SIGURG || signal == SIGCHLD || signal == SIGWINCH || signal == SIGCONT;
+
+	if ((uintptr_t)before.handler == (uintptr_t)SIG_IGN)
+		return;
+	if ((uintptr_t)before.handler != (uintptr_t)SIG_DFL) {
+		before.handler(signal, info, context);
+	} else if (!is_ignored) {
+		/* It is blocked until the handler returns, and then does what it does by default. */
+		set_action(signal, &same, NULL);
+		raw_call(SYS_tgkill, os_process_id(), os_thread_id(), signal);
+	}
+}
+
+static struct world_thread *thread_called(int tid)
+{
+	for (size_t i = 0; i < world.count; i++)
+		if (world.threads[i].tid == tid)
+			return &world.threads[i];
+	return NULL;
+}
+
+static uintptr_t stack_pointer_of(const void *context)
+{
+#if defined(__x86_64__)
+	return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+	return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.sp;
+#else
+	(void)context;
+	return 0;
+#endif
+}
+
+static void stand_still(const void *context)
+{
+	uint32_t number = __atomic_load_n(&world.number, __ATOMIC_ACQUIRE);
+	struct world_thread *own = number & 1 ? thread_called(os_thread_id()) : NULL;
+	uint32_t asked = ASKED;
+
+	/* The signal of a stop that didn't wait for it. */
+	if (!own)
+		return;
+	uintptr_t sp = stack_pointer_of(context), frame = (uintptr_t)__builtin_frame_address(0);
+	own->sp = sp ? sp : frame;
+	own->frame = frame;
+	own->control = (uintptr_t)pthread_self();
+	if (!__atomic_compare_exchange_n(&own->state, &asked, STOPPED, false, __ATOMIC_RELEASE,
+	                                 __ATOMIC_RELAXED))
+		return;
+	if (__atomic_add_fetch(&world.acks, 1, __ATOMIC_RELEASE) >=
+	    __atomic_load_n(&world.expected, __ATOMIC_RELAXED))
+		os_wake_all(&world.acks);
+	while (__atomic_load_n(&world.number, __ATOMIC_ACQUIRE) == number)
+		os_wait(&world.number, number);
+}
+
+static void on_signal(int signal, siginfo_t *info, void *context)
+{
+	if (is_ours(info))
+		stand_still(context);
+	else
+		pass_on(signal, info, context);
+}
+
+/* The handler may have been replaced since: then that one gets what isn't ours. */
+static bool set_handler(int signal)
+{
+	struct action ours = {.handler = on_signal, .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK, .mask = ~0ul};
+	struct action now;
+
+	if (!set_action(signal, NULL, &now))
+		return false;
+	if (now.handler == on_signal)
+		return true;
+#if defined(__x86_64__)
+	ours.flags |= ACTION_RESTORER;
+	ours.restorer = world_restore;
+#endif
+	world.before = now;
+	return set_action(signal, &ours, NULL);
+}
+
+static void ask(int tid)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof(info));
+	info.si_code = SI_QUEUE;
+	info.si_pid = os_process_id();
+	info.si_value.sival_ptr = &world;
+	raw_call(SYS_rt_tgsigqueueinfo, os_process_id(), tid, world.signal, &info);
+}
+
+/* The threads. */
+
+bool world_prepare(void)
+{
+	if (world.capacity >= world.wanted && world.capacity > 0)
+		return true;
+	size_t capacity = world.capacity ? world.capacity : FIRST_CAPACITY;
+	while (capacity < world.wanted)
+		capacity *= 2;
+	world.count = 0;
+	world.threads = range_meta_alloc(capacity * sizeof(*world.threads));
+	world.capacity = world.threads ? capacity : 0;
+	return world.threads != NULL;
+}
+
+/* What getdents64 fills its buffer with. */
+struct entry {
+	uint64_t inode;
+	int64_t next;
+	uint16_t bytes;
+	uint8_t type;
+	char name[];
+};
+
+static int number_in(const char *text)
+{
+	int number = 0;
+
+	for (; *text >= '0' && *text <= '9'; text++)
+		number = number * 10 + *text - '0';
+	return number;
+}
+
+/* Takes the threads into the table that aren't there yet; how many they are, or -1. */
+static int list_new(int self)
+{
+	int fd = (int)raw_call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int found = 0;
+	long n;
+
+	if (fd < 0)
+		return -1;
+	while (found >= 0 && (n = raw_call(SYS_getdents64, fd, world.list, sizeof(world.list))) > 0)
+		for (long at = 0; at < n;) {
+			const struct entry *entry = (const struct entry *)(world.list + at);
+			int tid = number_in(entry->name);
+			at += entry->bytes;
+			if (tid == 0 || tid == self || thread_called(tid))
+				continue;
+			if (world.count == world.capacity) {
+				world.wanted = world.capacity * 2;
+				found = -1;
+				break;
+			}
+			world.threads[world.count] = (struct world_thread){.tid = tid, .state = ASKED};
+			world.count++;
+			found++;
+		}
+	os_close(fd);
+	return found;
+}
+
+/* /proc/self/task/TID/status: is it there, and what is behind a label in it? */
+static const char *status_of(int tid, const char *label)
+{
+	char path[48] = "/proc/self/task/", digits[12];
+	size_t n = strlen(path), i = sizeof(digits);
+
+	do
+		digits[--i] = (char)('0' + tid % 10);
+	while ((tid /= 10) > 0);
+	memcpy(path + n, digits + i, sizeof(digits) - i);
+	strcpy(path + n + sizeof(digits) - i, "/status");
+	world.status[os_read_file(path, world.status, sizeof(world.status) - 1)] = '\0';
+	const char *at = strstr(world.status, label);
+	return at ? at + strlen(label) : NULL;
+}
+
+/* A first thread that has ended before the others stays listed. */
+static bool has_ended(int tid)
+{
+	const char *state;
+
+	if (raw_result(SYS_tgkill, os_process_id(), tid, 0) == -ESRCH)
+		return true;
+	state = status_of(tid, "\nState:\t");
+	return state && (*state == 'Z' || *state == 'X');
+}
+
+static bool blocks_signal(int tid)
+{
+	const char *mask = status_of(tid, "\nSigBlk:\t");
+	size_t digit = (size_t)(world.signal - 1) / 4;
+
+	/* 16 digits, the highest signals first. */
+	if (!mask || strlen(mask) < 16)
+		return false;
+	unsigned c = (unsigned char)mask[15 - digit];
+	return ((c >= 'a' ? c - 'a' + 10 : c - '0') >> ((world.signal - 1) % 4) & 1) != 0;
+}
+
+/* Looks why threads haven't stopped yet: those that have ended never will. */
+static enum world_result look_after(unsigned waited_ms)
+{
+	for (size_t i = 0; i < world.count; i++) {
+		struct world_thread *thread = &world.threads[i];
+		uint32_t asked = ASKED;
+
+		if (__atomic_load_n(&thread->state, __ATOMIC_ACQUIRE) != ASKED)
+			continue;
+		world.culprit = thread->tid;
+		if (has_ended(thread->tid)) {
+			if (__atomic_compare_exchange_n(&thread->state, &asked, GONE, false, __ATOMIC_RELAXED,
+			                                __ATOMIC_RELAXED))
+				__atomic_sub_fetch(&world.expected, 1, __ATOMIC_RELAXED);
+		} else if (waited_ms >= BLOCKED_MS && blocks_signal(thread->tid)) {
+			return WORLD_BLOCKED;
+		}
+	}
+	return waited_ms < LATE_MS ? WORLD_STOPPED : WORLD_LATE;
+}
+
+static enum world_result wait_for_all(void)
+{
+	uint64_t begin_ms = os_clock_ns() / 1000000;
+	enum world_result result = WORLD_STOPPED;
+	uint32_t acks;
+
+	while (result == WORLD_STOPPED) {
+		acks = __atomic_load_n(&world.acks, __ATOMIC_ACQUIRE);
+		if (acks >= world.expected)
+			break;
+		os_wait_for(&world.acks, acks, 1);
+		if (__atomic_load_n(&world.acks, __ATOMIC_ACQUIRE) == acks)
+			result = look_after((unsigned)(os_clock_ns() / 1000000 - begin_ms));
+	}
+	return result;
+}
+
+static enum world_result stop_others(void)
+{
+	int self = os_thread_id(), found;
+
+	/* Whoever stands still starts no thread: in the end a list has nobody new. */
+	while ((found = list_new(self)) > 0) {
+		if (world.count == (size_t)found && !set_handler(world.signal))
+			return WORLD_NO_SIGNAL;
+		__atomic_add_fetch(&world.expected, (uint32_t)found, __ATOMIC_RELAXED);
+		for (size_t i = world.count - (size_t)found; i < world.count; i++)
+			ask(world.threads[i].tid);
+		enum world_result result = wait_for_all();
+		if (result != WORLD_STOPPED)
+			return result;
+	}
+	if (found == 0)
+		return WORLD_STOPPED;
+	return world.wanted > world.capacity ? WORLD_NO_ROOM : WORLD_NO_LIST;
+}
+
+enum world_result world_stop(int signal)
+{
+	world.signal = signal;
+	world.count = 0;
+	world.acks = world.expected = 0;
+	world.culprit = 0;
+	__atomic_add_fetch(&world.number, 1, __ATOMIC_SEQ_CST);
+	enum world_result result = stop_others();
+	if (result != WORLD_STOPPED)
+		world_go_on();
+	return result;
+}
+
+void world_go_on(void)
+{
+	__atomic_add_fetch(&world.number, 1, __ATOMIC_SEQ_CST);
+	if (world.count > 0)
+		os_wake_all(&world.number);
+}
+
+const struct world_thread *world_threads(size_t *count)
+{
+	*count = world.count;
+	return world.threads;
+}
+
+int world_culprit(void)
+{
+	return world.culprit;
+}
