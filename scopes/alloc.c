@@ -125,6 +125,10 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 
 	if (span_kind(span) == SPAN_BIG && size > CLASS_MAX_BYTES) {
 		void *resized = big_resize(span, size);
+		struct scope *scope = scope_top(heap_self());
+		/* Where its pages have moved, the scope that knew it knows it there. */
+		if (resized && resized != p && scope_is_open(scope))
+			big_list_move(&scope->bigs, p, resized);
 		if (resized)
 			return resized;
 	} else if (size <= old_bytes && size >= old_bytes / 2) {
@@ -168,6 +172,8 @@ void *region_keep(void *p)
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 	unsigned char *head;
 
+	if (span_kind(span) == SPAN_BIG && p == span->start)
+		big_list_forget(span);
 	if (span_kind(span) != SPAN_BUFFER && span_kind(span) != SPAN_WAITING)
 		return p;
 	head = range_map_of(p);

@@ -94,7 +94,7 @@ static void sweep(struct thread *thread, struct counters *counters, uintptr_t sp
 {
 	struct span *list = waiting_take();
 
-	if (!list)
+	if (!list && !waiting_has_bigs())
 		return;
 	struct search search = waiting_search(list, sp, (int)options.stop_signal, options.pointer_align);
 	if (search.is_done)
@@ -110,6 +110,7 @@ static void sweep(struct thread *thread, struct counters *counters, uintptr_t sp
 		if (settled.span == SETTLED_EMPTY)
 			buffer_put(thread->heap, span);
 	}
+	stats_add(&counters->stats.big_reclaimed, waiting_settle_bigs(search.is_done));
 }
 
 bool reach_is_due(void)

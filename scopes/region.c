@@ -295,11 +295,20 @@ static void *from_heap(uint64_t *reason, size_t size, size_t align)
 	return p;
 }
 
+/* A block that is the general heap's; under `reachable` a scope knows its big ones. */
+static void *big_from_heap(struct scope *scope, size_t size, size_t align)
+{
+	void *p = from_heap(&scope->region.counters->stats.heap_too_big, size, align);
+
+	if (p && scope->region.policy->fade == REGION_FADE_REACHABLE)
+		big_list_note(&scope->bigs, p);
+	return p;
+}
+
 void *region_serve(struct thread *thread, size_t size, size_t align)
 {
 	struct scope *scope = scope_top(thread->heap);
 	struct region *region = &scope->region;
-	struct region_stats *stats = &region->counters->stats;
 	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
 	size_t most = region->policy->max_block_bytes;
 	void *p = NULL;
@@ -309,12 +318,12 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 		return p;
 	scope->must_close = true;
 	if (bytes < size || align > most)
-		return from_heap(&stats->heap_too_big, size, align);
+		return big_from_heap(scope, size, align);
 	if (bytes > most) {
-		bool may_own = region->policy->fade != REGION_FADE_UNFREED && bytes <= OWN_BUFFER_MAX_BYTES &&
+		bool may_own = region->policy->fade == REGION_FADE_NONE && bytes <= OWN_BUFFER_MAX_BYTES &&
 		               align == GRANULE_BYTES;
 		p = may_own ? alloc_long(thread, region, bytes) : NULL;
-		return p ? p : from_heap(&stats->heap_too_big, size, align);
+		return p ? p : big_from_heap(scope, size, align);
 	}
 	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
 	if (!reason)
@@ -359,7 +368,7 @@ static size_t close_waiting(struct thread *thread, struct region *region, struct
 	if (live.blocks > 0) {
 		/* A free granule between what waits and what comes: no waiting block ends at the cursor. */
 		resume = resume ? resume + GRANULE_BYTES : NULL;
-		waiting_note(span, region->policy->name, live.blocks, live.granules, resume ? resume : span_end(span));
+		waiting_note(span, region->policy->name, live, resume ? resume : span_end(span));
 	}
 	thread->has_faded |= live.blocks > 0 || live.any_faded;
 	if (span->had_keeps)
@@ -413,6 +422,16 @@ static size_t close_surveyed(struct thread *thread, struct region *region, struc
 	return ending.bytes;
 }
 
+/* The big blocks that live: they wait, or are the general heap's for good. */
+static void close_bigs(struct region *region, bool waits)
+{
+	struct scope *scope = (struct scope *)region;
+
+	if (scope->bigs.count > 0 && waits)
+		waiting_add_bigs(&scope->bigs);
+	scope->bigs.count = 0;
+}
+
 void region_close(struct thread *thread, struct region *region, bool may_reclaim)
 {
 	struct heap *heap = thread->heap;
@@ -447,6 +466,7 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 	if (!waits)
 		stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
 	region->buffers = NULL;
+	close_bigs(region, waits);
 	if (thread->partial && !thread->has_faded)
 		region_settle_partial(thread);
 }

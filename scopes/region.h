@@ -56,7 +56,7 @@ extern "C" {
 enum region_fade {
 	REGION_FADE_DEFAULT = 0, /* the default of the process: REGION_FADE_REACHABLE */
 	REGION_FADE_UNFREED,     /* they fade: they stay valid until somebody frees them */
-	REGION_FADE_REACHABLE,   /* those still reachable from outside fade, the rest is reclaimed, some time */
+	REGION_FADE_REACHABLE,   /* those reachable from outside fade, the rest is reclaimed, some time */
 	REGION_FADE_NONE,        /* nothing fades but what region_keep() marked; the rest is reclaimed */
 };
 
@@ -139,9 +139,9 @@ REGION_API const char *region_name_of(const void *p);
 
 /*
  * Statistics, one line each: X(member, unit, help). A total is the sum over threads and scopes, except
- * peak_bytes and longest_pause_ns, which are the largest. Counted at the edges of scopes and buffers, never on the hot path,
- * so what an open scope has done shows when it ends. Under the policy `none` nobody looks at what is
- * reclaimed: blocks are then counted only if LIBREGION_STATS is set.
+ * peak_bytes and longest_pause_ns, which are the largest. Counted at the edges of scopes and buffers, never
+ * on the hot path, so what an open scope has done shows when it ends. Under the policy `none` nobody looks
+ * at what is reclaimed: blocks are then counted only if LIBREGION_STATS is set.
  */
 #define REGION_STATS_MAP(X) \
 	X(scopes_entered, "scopes", "scopes entered") \
@@ -155,6 +155,7 @@ REGION_API const char *region_name_of(const void *p);
 	X(blocks_reclaimed, "blocks", "unfreed blocks reclaimed wholesale at the end of their scope") \
 	X(bytes_reclaimed, "bytes", "unfreed bytes reclaimed wholesale at the end of their scope") \
 	X(heap_too_big, "blocks", "served by the general heap: larger than LIBREGION_MAX_BLOCK") \
+	X(big_reclaimed, "blocks", "of them, reclaimed by a sweep") \
 	X(heap_over_limit, "blocks", "served by the general heap: the scope's byte limit was reached") \
 	X(heap_no_buffer, "blocks", "served by the general heap: no buffer could be had") \
 	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \

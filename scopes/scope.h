@@ -68,6 +68,7 @@ struct scope {
 	bool is_lasting;             /* its region outlives it: see object.h */
 	uint64_t serial;             /* of this use of the record by a handle; 0: none */
 	struct exit_call *calls;
+	struct big_list bigs;        /* `reachable`: blocks of the general heap that end with it */
 	struct region_options given; /* what own_policy was made from */
 	struct policy own_policy;    /* if it was given options */
 };

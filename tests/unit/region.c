@@ -369,6 +369,7 @@ Test(region, retired_buffers_with_room_are_used_before_new_ones_are_made)
 	char *survivors[20];
 
 	setenv("LIBREGION_BUFFER_CACHE", "0", 1);
+	setenv("LIBREGION_FADE", "unfreed", 1);
 	scopes_begin();
 	region_enter(&scope);
 	/* A survivor in each of twenty buffers. */
