@@ -151,15 +151,16 @@ bool look_mappings(look_mapping_fn *fn, void *arg)
 {
 	struct reader reader = {.fd = open_file("/proc/self/maps")};
 	struct look_mapping mapping = {0};
-	uintptr_t guard_hi = 0;
+	uintptr_t guard_lo = 0, guard_hi = 0;
 	bool goes_on = true, has_any = false;
 
 	if (reader.fd < 0)
 		return false;
 	while (goes_on && next_mapping(&reader, &mapping)) {
 		has_any = true;
-		mapping.is_guarded = guard_hi == mapping.lo;
+		mapping.guard_bytes = guard_hi == mapping.lo ? guard_hi - guard_lo : 0;
 		goes_on = fn(&mapping, arg);
+		guard_lo = mapping.lo;
 		guard_hi = mapping.is_readable || mapping.is_writable ? 0 : mapping.hi;
 	}
 	os_close(reader.fd);

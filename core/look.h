@@ -24,7 +24,7 @@
 struct look_mapping {
 	uintptr_t lo, hi;
 	bool is_readable, is_writable, is_executable, is_shared;
-	bool is_guarded;             /* the mapping below touches it, and can't be accessed */
+	size_t guard_bytes;          /* of a mapping below that touches it and can't be accessed */
 	uint64_t inode;              /* 0: no file */
 	char name[LOOK_NAME_BYTES];  /* its end, if it is longer; "" if it has none */
 };

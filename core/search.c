@@ -22,6 +22,10 @@
 #define DENSE_MAX_BYTES ((size_t)1 << 20)
 
 #define RED_ZONE_BYTES 128u
+
+/* What is longer isn't a stack's guard, but something reserved that happens to lie there. */
+#define GUARD_MAX_BYTES ((size_t)64 << 10)
+
 #define STOP_TRIES 8
 
 struct extent {
@@ -76,7 +80,7 @@ static bool is_in(const struct look_mapping *mapping, uintptr_t p)
 
 /*
  * The part of a thread's stack that isn't in use. It is only known if one thread runs in the mapping, on
- * the stack that it was born with: the mapping begins above a guard page, and holds its control block.
+ * the stack that it was born with: the mapping begins above guard pages, and holds its control block.
  */
 static struct extent unused_stack(const struct look_mapping *mapping)
 {
@@ -85,7 +89,7 @@ static struct extent unused_stack(const struct look_mapping *mapping)
 	bool is_initial = strcmp(mapping->name, "[stack]") == 0;
 	uintptr_t control = 0, top = 0;
 
-	if (!mapping->is_guarded && !is_initial)
+	if (!is_initial && (mapping->guard_bytes == 0 || mapping->guard_bytes > GUARD_MAX_BYTES))
 		return (struct extent){0, 0};
 	if (is_in(mapping, state.own_sp)) {
 		inside++;
