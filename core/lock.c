@@ -98,6 +98,11 @@ void lock_release(struct lock *lock)
 	count_held(-1);
 }
 
+bool lock_is_held_by_thread(void)
+{
+	return lock_self.held > 0;
+}
+
 void lock_fork_begins(void)
 {
 	if (lock_self.held > 0)

@@ -26,6 +26,9 @@ void lock_release(struct lock *lock);
 /* Takes the lock if that needs no waiting. */
 bool lock_try(struct lock *lock);
 
+/* Does the calling thread hold or await any? Then it is in a signal handler that has interrupted it. */
+bool lock_is_held_by_thread(void);
+
 /* Around all the others below: the calling thread begins a fork; it is done, in the parent or the child. */
 void lock_fork_begins(void);
 void lock_fork_is_done(void);

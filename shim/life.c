@@ -18,6 +18,22 @@
 #include "core/core.h"
 #include "scopes/scopes.h"
 
+/*
+ * glibc's fork() takes the lock of the list of streams, after the handlers have run. Somebody may hold it who
+ * waits for a stream (fflush(NULL)) whose holder waits for one of our locks (getline). So that one is taken
+ * first. It is recursive. As fork() does we leave it alone while there is one thread, or where a handler has
+ * interrupted one of our critical sections; in the child fork() itself has reset it.
+ */
+extern char __libc_single_threaded __attribute__((weak));
+void _IO_list_lock(void) __attribute__((weak));
+void _IO_list_unlock(void) __attribute__((weak));
+
+static bool locks_streams(void)
+{
+	return _IO_list_lock && _IO_list_unlock && &__libc_single_threaded && !__libc_single_threaded &&
+	       !lock_is_held_by_thread();
+}
+
 static struct life {
 	pthread_key_t key; /* its value is the thread's heap; its destructor ends the thread's heap */
 	life_longjmp *longjmps[LIFE_LONGJMP_COUNT];
@@ -32,6 +48,20 @@ static void thread_ends(void *heap)
 static void thread_begins(struct heap *heap)
 {
 	pthread_setspecific(life.key, heap);
+}
+
+static void before_fork(void)
+{
+	if (locks_streams())
+		_IO_list_lock();
+	scopes_before_fork();
+}
+
+static void after_fork_in_parent(void)
+{
+	scopes_after_fork_in_parent();
+	if (locks_streams())
+		_IO_list_unlock();
 }
 
 static void print_wanted(void)
@@ -75,7 +105,7 @@ static __attribute__((constructor(101))) void process_begins(int argc, char **ar
 #endif
 	if (!heap)
 		return;
-	if (pthread_atfork(scopes_before_fork, scopes_after_fork_in_parent, scopes_after_fork_in_child) != 0)
+	if (pthread_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child) != 0)
 		report("no fork handlers could be registered; a fork with threads may hang in the child");
 	if (pthread_key_create(&life.key, thread_ends) == 0)
 		scopes_set_birth_hook(thread_begins);

@@ -329,6 +329,49 @@ static void fork_in_a_handler_while_threads_allocate(void)
 	probe_heap_is_sound();
 }
 
+/*
+ * Streams have locks, and so has the list of them. fflush(NULL) holds the latter while it waits for a
+ * stream, getline() holds a stream while it allocates, and fork() takes the list's lock after its handlers
+ * have run (glibc's bug 19431).
+ */
+static void *read_long_lines(void *unused)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		static char text[300000];
+		FILE *stream = fmemopen(text, sizeof(text), "r");
+		char *line = NULL;
+		size_t bytes = 0;
+		CHECK(stream, "a stream opens");
+		CHECK(getdelim(&line, &bytes, 'x', stream) > 0, "a line of some size is read");
+		free(line);
+		fclose(stream);
+	}
+	return unused;
+}
+
+static void *flush_streams(void *unused)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		fflush(NULL);
+	return unused;
+}
+
+static void fork_while_threads_read_and_flush_streams(void)
+{
+	pthread_t threads[4];
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&threads[i], NULL, i == 0 ? flush_streams : read_long_lines, NULL) == 0,
+		      "a thread starts");
+	for (long i = probe_count(500); i > 0; i--) {
+		pid_t child = fork();
+		if (child == 0)
+			_exit(0);
+		CHECK(child > 0 && waitpid(child, NULL, 0) == child, "a child comes and goes");
+	}
+	stop_allocating(threads, 4);
+	probe_heap_is_sound();
+}
+
 /* The end of a thread takes several locks, and the fork's handlers take them all. */
 static void *hold_much_and_end(void *unused)
 {
@@ -525,6 +568,7 @@ const struct probe_case probe_cases[] = {
 	CASE(fork_in_a_handler_while_threads_end),
 	CASE(fork_in_a_handler_that_interrupts_fork),
 	CASE(child_of_a_handler_goes_on_where_malloc_was_interrupted),
+	CASE(fork_while_threads_read_and_flush_streams),
 	CASE(vfork_and_exec_work),
 	CASE(vfork_child_that_allocates_does_no_harm),
 	CASE(posix_spawn_works_while_threads_allocate),
