@@ -7,8 +7,8 @@
  *     source.c     where they come from: demangled names, file and line
  *     print.c      text and JSON
  *
- * The verdicts are those of the library itself: the same code that rewrites functions when LIBREGION_SITES
- * is set (scopes/code.h, scopes/module.h, scopes/site.h) is linked into this command, and asked for its plans.
+ * The verdicts are those of the library itself: the code that rewrites functions when LIBREGION_SITES is set
+ * (scopes/code.h, scopes/module.h, scopes/site.h) is linked into this command, and asked for its plans.
  */
 #ifndef LIBREGION_COMMAND_SITES_H
 #define LIBREGION_COMMAND_SITES_H
