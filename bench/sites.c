@@ -24,7 +24,7 @@
 #define REGION_OPTIONAL
 #include "region.h"
 
-#define FUNCTION __attribute__((noinline, noclone, used))
+#define FUNCTION __attribute__((noinline, used))
 /* Different in each function, so that the compiler doesn't take one for the other. */
 #define BODY(name, arg) __asm__ volatile("# " name : : "r"(arg) : "memory")
 #define ROUNDS_MOST 99

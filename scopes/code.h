@@ -72,6 +72,6 @@ bool code_restore(const struct code_plan *plan, int fd);
  * Rewrites a function that does nothing but return, and has padding behind it, so that it calls `fn`, with
  * all registers kept. `stub` likewise. False: it isn't like that.
  */
-bool code_make_notifier(uintptr_t function, char *stub, bool (*fn)(void *), int fd);
+bool code_make_notifier(uintptr_t function, char *stub, void (*fn)(void *), int fd);
 
 #endif

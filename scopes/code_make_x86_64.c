@@ -138,8 +138,8 @@ bool code_write(const struct code_plan *plan, const char *stub, int fd)
 
 /* The loader's notice of new modules. */
 
-/* The stub calls slot_with_vectors_saved(fn, NULL), which keeps all but the register of its result. */
-bool code_make_notifier(uintptr_t function, char *stub, bool (*fn)(void *), int fd)
+/* The stub calls slot_with_vectors_saved(fn, NULL), which keeps every register. */
+bool code_make_notifier(uintptr_t function, char *stub, void (*fn)(void *), int fd)
 {
 	static const unsigned char endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
 	const unsigned char *code = (const unsigned char *)function;

@@ -76,12 +76,11 @@ static int find_own_text(struct dl_phdr_info *info, size_t size, void *context)
 
 /* Late libraries. */
 
-static bool loader_notifies(void *unused)
+static void loader_notifies(void *unused)
 {
 	(void)unused;
 	if (_r_debug.r_state == RT_CONSISTENT)
 		site_look();
-	return true;
 }
 
 static bool is_any_wanted(void)

@@ -208,7 +208,7 @@ static bool open_slot(struct thread *thread, struct site_entry *site, struct slo
 	return true;
 }
 
-bool slot_enter_slow(void *at)
+void slot_enter_slow(void *at)
 {
 	struct slot_arrival *arrival = at;
 	struct site_entry *site = arrival->site;
@@ -217,14 +217,13 @@ bool slot_enter_slow(void *at)
 	arrival->go_on = site->resume;
 	/* The gate may have been closed by a signal's handler, and opened; it isn't in here. */
 	if (!thread || thread->is_in_gate)
-		return false;
+		return;
 	close_gate(thread);
-	bool is_scope = open_slot(thread, site, arrival);
+	arrival->is_scope = open_slot(thread, site, arrival);
 	open_gate(thread);
-	return is_scope;
 }
 
-bool slot_exit_slow(void *at)
+void slot_exit_slow(void *at)
 {
 	struct slot_departure *departure = at;
 	struct slot *slot = &slot_records[departure->number];
@@ -232,7 +231,7 @@ bool slot_exit_slow(void *at)
 
 	/* A thread that has lost its heap has no open slots, and no frames of functions either. */
 	if (!top)
-		return true;
+		return;
 	struct thread *thread = top->thread;
 	close_gate(thread);
 	/* What is inside hasn't returned. */
@@ -246,7 +245,6 @@ bool slot_exit_slow(void *at)
 		close_below(thread, slot->cfa, true);
 	}
 	open_gate(thread);
-	return true;
 }
 
 /* Ways out that aren't a return. */

@@ -46,7 +46,7 @@ struct site_entry {
 	bool is_of_libc;                    /* libregion itself might call it */
 	bool is_special;                    /* any of callers, is_once, is_of_libc */
 	uint32_t is_spent;                  /* is_once, and there has been one */
-	struct site_entry *otherwise;       /* another site of the same function, for calls that it leaves */
+	struct site_entry *otherwise; /* another site of the same function, for calls that it leaves */
 };
 
 struct slot {
@@ -66,6 +66,7 @@ static_assert(offsetof(struct slot, return_address) == SLOT_RETURN_ADDRESS,
 
 /* What slot_entry finds on the stack. */
 struct slot_arrival {
+	uint64_t is_scope; /* out: go on from a slot, without the return address; in: 0 */
 	union {
 		struct site_entry *site; /* in */
 		void *go_on;             /* out: where to jump to */
@@ -81,7 +82,7 @@ struct slot_departure {
 	/* here is the CFA */
 };
 
-/* Of a function that keeps every register but the one of its result. */
+/* Of a function that keeps every register. */
 #define SLOT_KEEPS_REGISTERS __attribute__((no_caller_saved_registers))
 
 /* In slot_x86_64.S. */
@@ -95,8 +96,8 @@ extern struct slot_xsave {
 void slot_entry(void);
 void slot_entry_special(void); /* for sites that are */
 
-/* Calls fn(arg), keeping every register but the one of the result. */
-bool slot_with_vectors_saved(bool (*fn)(void *), void *arg) SLOT_KEEPS_REGISTERS;
+/* Calls fn(arg), keeping every register. */
+void slot_with_vectors_saved(void (*fn)(void *), void *arg) SLOT_KEEPS_REGISTERS;
 
 extern struct slots {
 	struct slot none;      /* the end of every list of open slots: a frame that is never gone */
@@ -112,8 +113,8 @@ extern struct slots {
 bool slot_start(bool has_llvm_unwinder);
 
 /* The slow halves of the gate. */
-bool slot_enter_slow(void *arrival);
-bool slot_exit_slow(void *departure);
+void slot_enter_slow(void *arrival);
+void slot_exit_slow(void *departure);
 
 /* A thread begins, and ends. */
 void slot_thread_begins(struct thread *thread);

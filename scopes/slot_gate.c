@@ -5,7 +5,8 @@
  * little, and all of it has been freed. What is compiled here may run with any register holding something
  * that is still needed. So this file is compiled for general registers only, its functions save each register
  * that they use, and anything more goes through slot_with_vectors_saved. Each case is a function of its own,
- * so that the most common one saves the fewest.
+ * so that the most common one saves the fewest. None returns a value: clang would save and restore its
+ * register, too.
  */
 #include <string.h>
 
@@ -15,22 +16,21 @@
 #define GATE __attribute__((noinline)) SLOT_KEEPS_REGISTERS
 #define COLD_GATE __attribute__((cold)) GATE
 
-bool slot_gate_enter(void) SLOT_KEEPS_REGISTERS;
-bool slot_gate_enter_special(void) SLOT_KEEPS_REGISTERS;
+void slot_gate_enter(void) SLOT_KEEPS_REGISTERS;
+void slot_gate_enter_special(void) SLOT_KEEPS_REGISTERS;
 void slot_gate_exit(void) SLOT_KEEPS_REGISTERS;
 
 /* What the assembly has left on the stack, right above where it has called: no register is taken for it. */
-#define ON_STACK(type, words) ((type *)((uintptr_t *)__builtin_dwarf_cfa() + (words)))
+#define ON_STACK(type) ((type *)__builtin_dwarf_cfa())
 
 /* Where the compiler must not move accesses across: a signal may arrive on either side. */
 #define signal_fence() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
 /* Entering. */
 
-static inline bool go_on_plainly(struct slot_arrival *arrival, const struct site_entry *site)
+static inline void go_on_plainly(struct slot_arrival *arrival, const struct site_entry *site)
 {
 	arrival->go_on = site->resume;
-	return false;
 }
 
 /* On another stack, if that is known by now? Coroutines come by here often. */
@@ -39,13 +39,14 @@ static bool is_elsewhere(const struct thread *thread, uintptr_t sp)
 	return thread->has_asked_stack && sp - thread->stack_lo >= thread->stack_bytes;
 }
 
-static COLD_GATE bool enter_slow(struct slot_arrival *arrival)
+static COLD_GATE void enter_slow(struct slot_arrival *arrival)
 {
 	struct thread *thread = scope_thread(heap_self());
 
 	if (thread && is_elsewhere(thread, (uintptr_t)arrival))
-		return go_on_plainly(arrival, arrival->site);
-	return slot_with_vectors_saved(slot_enter_slow, arrival);
+		go_on_plainly(arrival, arrival->site);
+	else
+		slot_with_vectors_saved(slot_enter_slow, arrival);
 }
 
 /* The record behind the top one, if it is ready for the site and nothing needs a closer look. */
@@ -70,7 +71,7 @@ static GATE void harvest(const struct scope *scope)
 }
 
 /* Opens a scope and the slot for it, both of which are ready. */
-static inline __attribute__((always_inline)) bool open_slot(struct slot *slot, struct scope *scope,
+static inline __attribute__((always_inline)) void open_slot(struct slot *slot, struct scope *scope,
                                                             struct slot_arrival *arrival,
                                                             const struct site_entry *site)
 {
@@ -81,6 +82,7 @@ static inline __attribute__((always_inline)) bool open_slot(struct slot *slot, s
 	slot->cfa = (uintptr_t)(arrival + 1);
 	slot->scope = scope;
 	arrival->go_on = slot->code;
+	arrival->is_scope = true;
 	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
 		harvest(scope->outer);
 	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
@@ -88,7 +90,6 @@ static inline __attribute__((always_inline)) bool open_slot(struct slot *slot, s
 	scope->serial = (uintptr_t)slot;
 	scope_count_entry(scope);
 	thread->open_slot = slot;
-	return true;
 }
 
 /* Has this site a call open already? A recursion is one scope. */
@@ -101,62 +102,72 @@ static bool is_open(const struct thread *thread, const struct site_entry *site)
 }
 
 /* In a scope of another site. */
-static GATE bool enter_nested(struct slot_arrival *arrival)
+static GATE void enter_nested(struct slot_arrival *arrival)
 {
 	const struct site_entry *site = arrival->site;
 	struct thread *thread = scope_thread(heap_self());
 	struct slot *slot = thread->free_slots;
-
-	if (is_open(thread, site))
-		return go_on_plainly(arrival, site);
 	struct scope *scope =
 		ready_scope(thread, scope_top(thread->heap), site, (uintptr_t)(arrival + 1));
-	if (!slot || !scope)
-		return enter_slow(arrival);
-	thread->is_in_gate = true;
-	signal_fence();
-	thread->free_slots = slot->next;
-	slot->next = thread->open_slot;
-	open_slot(slot, scope, arrival, site);
-	signal_fence();
-	thread->is_in_gate = false;
-	return true;
+
+	if (is_open(thread, site)) {
+		go_on_plainly(arrival, site);
+	} else if (!slot || !scope) {
+		enter_slow(arrival);
+	} else {
+		thread->is_in_gate = true;
+		signal_fence();
+		thread->free_slots = slot->next;
+		slot->next = thread->open_slot;
+		open_slot(slot, scope, arrival, site);
+		signal_fence();
+		thread->is_in_gate = false;
+	}
 }
 
 /* No slot is ready: one is open, or the thread hasn't had any. */
-static GATE bool enter_more(struct slot_arrival *arrival)
+static GATE void enter_more(struct slot_arrival *arrival)
 {
 	const struct site_entry *site = arrival->site;
 	struct thread *thread = scope_thread(heap_self());
 	uintptr_t from = arrival->return_address - (uintptr_t)slot_code;
-
+	bool is_in_gate = thread->is_in_gate || (thread->open_slot == &slots.none && thread->has_slots);
 	/* The open one's function has jumped here: it is the same call. */
-	if (thread->is_in_gate || from < (uintptr_t)(slot_code_end - slot_code))
-		return go_on_plainly(arrival, site);
-	if (thread->open_slot == &slots.none)
-		return thread->has_slots ? go_on_plainly(arrival, site) : enter_slow(arrival);
-	if (thread->open_slot->cfa <= (uintptr_t)(arrival + 1))
-		return enter_slow(arrival);
-	return site->may_nest ? enter_nested(arrival) : go_on_plainly(arrival, site);
+	bool is_same_call = from < (uintptr_t)(slot_code_end - slot_code);
+
+	if (is_in_gate || is_same_call)
+		go_on_plainly(arrival, site);
+	else if (thread->open_slot == &slots.none || thread->open_slot->cfa <= (uintptr_t)(arrival + 1))
+		enter_slow(arrival);
+	else if (site->may_nest)
+		enter_nested(arrival);
+	else
+		go_on_plainly(arrival, site);
 }
 
-static inline __attribute__((always_inline)) bool enter(struct slot_arrival *arrival,
+static inline __attribute__((always_inline)) void enter(struct slot_arrival *arrival,
                                                         const struct site_entry *site)
 {
 	struct thread *thread = scope_thread(heap_self());
 
-	if (__builtin_expect(!thread, 0))
-		return enter_slow(arrival);
+	if (__builtin_expect(!thread, 0)) {
+		enter_slow(arrival);
+		return;
+	}
 	struct slot *slot = thread->ready_slot;
-	if (__builtin_expect(!slot, 0))
-		return enter_more(arrival);
+	if (__builtin_expect(!slot, 0)) {
+		enter_more(arrival);
+		return;
+	}
 	struct scope *scope =
 		ready_scope(thread, scope_top(thread->heap), site, (uintptr_t)(arrival + 1));
-	if (__builtin_expect(!scope, 0))
-		return enter_slow(arrival);
+	if (__builtin_expect(!scope, 0)) {
+		enter_slow(arrival);
+		return;
+	}
 	thread->ready_slot = NULL;
 	signal_fence();
-	return open_slot(slot, scope, arrival, site);
+	open_slot(slot, scope, arrival, site);
 }
 
 /* Does libregion itself make this call? It may be in the middle of anything. */
@@ -183,31 +194,36 @@ static inline bool is_wanted(const struct site_entry *site, uintptr_t return_add
 	return !site->is_once || !__atomic_load_n(&site->is_spent, __ATOMIC_RELAXED);
 }
 
-static GATE bool enter_wanted(struct slot_arrival *arrival)
+static GATE void enter_wanted(struct slot_arrival *arrival)
 {
 	const struct site_entry *site = arrival->site;
 
-	return site->is_once ? enter_slow(arrival) : enter(arrival, site);
+	if (site->is_once)
+		enter_slow(arrival);
+	else
+		enter(arrival, site);
 }
 
-bool slot_gate_enter_special(void)
+void slot_gate_enter_special(void)
 {
-	struct slot_arrival *arrival = ON_STACK(struct slot_arrival, 1);
+	struct slot_arrival *arrival = ON_STACK(struct slot_arrival);
 	struct site_entry *site = arrival->site;
 
 	while (!is_wanted(site, arrival->return_address)) {
-		if (!site->otherwise)
-			return go_on_plainly(arrival, site);
+		if (!site->otherwise) {
+			go_on_plainly(arrival, site);
+			return;
+		}
 		arrival->site = site = site->otherwise;
 	}
-	return enter_wanted(arrival);
+	enter_wanted(arrival);
 }
 
-bool slot_gate_enter(void)
+void slot_gate_enter(void)
 {
-	struct slot_arrival *arrival = ON_STACK(struct slot_arrival, 1);
+	struct slot_arrival *arrival = ON_STACK(struct slot_arrival);
 
-	return enter(arrival, arrival->site);
+	enter(arrival, arrival->site);
 }
 
 /* Leaving. */
@@ -258,19 +274,20 @@ static inline void erase_words(unsigned char *from, const unsigned char *end)
 }
 
 /* Where the scope's blocks are few, and all of them freed. */
-static GATE bool leave_small(struct scope *scope)
+static GATE void leave_small(struct scope *scope, bool *is_left)
 {
 	struct thread *thread = scope->thread;
 	struct heap *heap = thread->heap;
 
+	*is_left = false;
 	if (scope_top(heap) != scope || scope->must_close || !scope->region.buffers)
-		return false;
+		return;
 	size_t map_bytes = (size_t)(range_map_of(heap->cursor) - buffer_map(scope->region.buffers));
 	if (map_bytes > SMALL_MAP_BYTES || map_bytes < SMALL_MAP_LEAST ||
 	    !region_close_by(thread, &scope->region, count_words, erase_words, false))
-		return false;
+		return;
 	scope_pop(heap, scope);
-	return true;
+	*is_left = true;
 }
 
 static COLD_GATE void exit_slow(struct slot_departure *departure)
@@ -280,7 +297,7 @@ static COLD_GATE void exit_slow(struct slot_departure *departure)
 
 void slot_gate_exit(void)
 {
-	struct slot_departure *departure = ON_STACK(struct slot_departure, 0);
+	struct slot_departure *departure = ON_STACK(struct slot_departure);
 	struct slot *slot = &slot_records[departure->number];
 	struct scope *scope = slot->scope;
 
@@ -297,9 +314,14 @@ void slot_gate_exit(void)
 	signal_fence();
 	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
 		harvest(scope_top(thread->heap));
-	if (__builtin_expect(!scope_leave_fast(scope), 0) && !leave_small(scope)) {
-		exit_slow(departure);
-		return;
+	if (__builtin_expect(!scope_leave_fast(scope), 0)) {
+		bool is_left;
+
+		leave_small(scope, &is_left);
+		if (!is_left) {
+			exit_slow(departure);
+			return;
+		}
 	}
 	scope->serial = 0;
 	thread->open_slot = slot->next;

@@ -76,21 +76,19 @@ slot_code_end:
 \name:
 	.cfi_startproc
 	.cfi_def_cfa_offset 16
-	push %rax
+	push $0
 	.cfi_adjust_cfa_offset 8
 	call \gate
-	test %al, %al
-	pop %rax
-	.cfi_adjust_cfa_offset -8
-	jz 1f
+	cmpb $0, (%rsp)
+	je 1f
 	/* The word of the return address is the slot's to call into; what is below it is in the red zone. */
-	lea 16(%rsp), %rsp
+	lea 24(%rsp), %rsp
 	.cfi_remember_state
 	.cfi_def_cfa_offset 0
 	jmp *-16(%rsp)
 1:
 	.cfi_restore_state
-	lea 8(%rsp), %rsp
+	lea 16(%rsp), %rsp
 	.cfi_def_cfa_offset 8
 	jmp *-8(%rsp)
 	.cfi_endproc
@@ -113,8 +111,8 @@ slot_exit:
 	.size slot_exit, . - slot_exit
 
 /*
- * bool slot_with_vectors_saved(bool (*fn)(void *), void *arg): calls fn(arg), compiled as any code, and
- * keeps every register but rax, those of vectors and floating point included.
+ * void slot_with_vectors_saved(void (*fn)(void *), void *arg): calls fn(arg), compiled as any code, and keeps
+ * every register, those of vectors and floating point included.
  */
 	.type slot_with_vectors_saved, @function
 slot_with_vectors_saved:
@@ -126,6 +124,7 @@ slot_with_vectors_saved:
 	.cfi_def_cfa_register rbp
 	push %rbx
 	.cfi_offset rbx, -24
+	push %rax
 	push %rcx
 	push %rdx
 	push %rsi
@@ -150,12 +149,10 @@ slot_with_vectors_saved:
 	mov %rsp, %rbx
 	mov %r9, %rdi
 	call *%r8
-	movzbl %al, %r8d
 	mov slot_xsave + 4(%rip), %eax
 	xor %edx, %edx
 	xrstor64 (%rbx)
-	mov %r8d, %eax
-	lea -72(%rbp), %rsp
+	lea -80(%rbp), %rsp
 	pop %r11
 	pop %r10
 	pop %r9
@@ -164,6 +161,7 @@ slot_with_vectors_saved:
 	pop %rsi
 	pop %rdx
 	pop %rcx
+	pop %rax
 	pop %rbx
 	pop %rbp
 	.cfi_restore rbx
