@@ -3,7 +3,7 @@
 # Sourced by bash, not run. Needs `top`, the root of the source tree, and `build`, the build directory.
 #
 # A thing that is needed is named by how its presence shows (a command, a library, a pkg-config
-# module) and by the Debian package that brings it, so that a machine that has it from elsewhere is
+# module, a header) and by the Debian package that brings it, so that a machine that has it from elsewhere is
 # left alone and nothing is asked of apt-get then. Daemons that packages bring (redis, nginx) are not
 # started: RUNLEVEL=1 tells their install scripts that this is no time for services.
 # shellcheck shell=bash disable=SC2034,SC2154
@@ -29,7 +29,9 @@ command meson meson
 command ninja ninja-build
 command pkg-config pkg-config
 command python3 python3
-module criterion libcriterion-dev'
+module criterion libcriterion-dev
+module libdw libdw-dev
+header Zydis/Zydis.h libzydis-dev'
 
 # What the comparisons of scripts/demo need.
 setup_needs_demo='
@@ -58,6 +60,7 @@ setup_has() {
 	command) command -v "$2" >/dev/null ;;
 	library) /sbin/ldconfig -p 2>/dev/null | grep -qF "$2 " ;;
 	module) pkg-config --exists "$2" 2>/dev/null ;;
+	header) [ -e "/usr/include/$2" ] || [ -e "/usr/local/include/$2" ] ;;
 	esac
 }
 

@@ -8,6 +8,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -80,25 +81,31 @@ static void loaded_inside_a_site(void)
 	site_kept_are_whole();
 }
 
-static void *call_own_site(void *stop)
-{
-	long calls = 0;
+static struct {
+	volatile int stop, begun;
+} callers;
 
-	while (!*(volatile int *)stop)
-		calls += own_site(0);
-	return (void *)calls;
+static void *call_own_site(void *unused)
+{
+	(void)unused;
+	own_site(0);
+	__atomic_fetch_add(&callers.begun, 1, __ATOMIC_RELAXED);
+	while (!callers.stop)
+		own_site(0);
+	return NULL;
 }
 
 /* Loading changes code while other threads run, though not theirs. */
 static void loaded_while_threads_call_sites(void)
 {
 	pthread_t threads[3];
-	volatile int stop = 0;
 
 	for (int i = 0; i < 3; i++)
-		pthread_create(&threads[i], NULL, call_own_site, (void *)&stop);
+		pthread_create(&threads[i], NULL, call_own_site, NULL);
+	while (callers.begun < 3)
+		sched_yield();
 	loaded_again_and_again();
-	stop = 1;
+	callers.stop = 1;
 	for (int i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
 }
