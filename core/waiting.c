@@ -65,7 +65,7 @@ static void count_live(struct span *span)
 	span_set_kind(span, SPAN_WAITING);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	struct granule_live live = granule_add_live(buffer_map(span), range_map_of(span->used_end));
-	/* Faded ones, if there are any, may count once, or more: then only a sweep gives the buffer back. */
+	/* Faded ones, if there are any, may count once, or more: then only a search gives the buffer back. */
 	__atomic_add_fetch(&span->live, (uint32_t)live.blocks + live.any_faded, __ATOMIC_ACQ_REL);
 }
 
@@ -313,7 +313,7 @@ size_t waiting_settle_bigs(bool is_known)
 			continue;
 		if (!mark_is_reached(range_map_of(ref.start))) {
 			buffer_note_reclaim(span, NULL);
-			big_free(heap_self(), span, ref.start, "sweep");
+			big_free(heap_self(), span, ref.start, "search");
 			reclaimed++;
 		} else if (++ref.searches < WAITING_SEARCHES) {
 			lock_acquire(&waiting.lock);

@@ -46,7 +46,7 @@ void scopes_before_longjmp(uintptr_t sp)
 		slot_before_longjmp(scope->thread, sp);
 	scope_close_abandoned(scope->thread, sp, true);
 	if (reach_is_due())
-		reach_sweep(scope->thread, scope->region.counters);
+		reach_search(scope->thread, scope->region.counters);
 }
 
 static void suspend(struct heap *heap, struct scope *scope)

@@ -129,7 +129,7 @@ void scopes_thread_end(struct heap *heap)
 	slot_thread_ends(thread);
 	trim_thread(heap);
 	if (reach_is_due())
-		reach_sweep(thread, thread->base.region.counters);
+		reach_search(thread, thread->base.region.counters);
 	buffer_drop_spares(heap);
 	stats_thread_ends(thread);
 }

@@ -33,11 +33,11 @@
 	X(max_block_bytes, "MAX_BLOCK", SIZE, 32 << 10, 16, 8 << 20, "", \
 	  "largest block that shares a buffer with others; half a buffer at most") \
 	X(wait_bytes, "WAIT_BYTES", SIZE, 1 << 20, 0, (uint64_t)1 << 40, "", \
-	  "reachable: bytes of buffers with unfreed blocks that wait for a sweep, at least") \
+	  "reachable: bytes of buffers with unfreed blocks that wait for a search, at least") \
 	X(wait_share, "WAIT_SHARE", COUNT, 50, 0, 1000, "", \
-	  "reachable: and this percentage of the memory that a sweep looks at") \
+	  "reachable: and this percentage of the memory that a search looks at") \
 	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 1, 64, "", \
-	  "reachable: number of the signal that stops other threads during a sweep") \
+	  "reachable: number of the signal that stops other threads during a search") \
 	X(pointer_align, "POINTER_ALIGN", COUNT, 8, 1, 8, "", \
 	  "reachable: pointers lie at multiples of this; 1, 2, 4 or 8") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \

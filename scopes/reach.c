@@ -2,14 +2,14 @@
  * reach.c: the fade policy `reachable`: when what waits is searched for, and what comes of it.
  *
  * Buffers whose unfreed blocks wait pile up until they hold more than the bound: LIBREGION_WAIT_BYTES, or a
- * share (LIBREGION_WAIT_SHARE) of what the last sweep has looked at, whichever is more. So the cost of
- * a reclaimed byte is bounded, and so is the memory that waits. A sweep stops the world, searches for
+ * share (LIBREGION_WAIT_SHARE) of what the last search has looked at, whichever is more. So the cost of
+ * a reclaimed byte is bounded, and so is the memory that waits. A search stops the world, searches for
  * pointers into what waits (core/waiting.h), lets the world go on, and reclaims what wasn't found.
  *
- * Where a sweep can't be made (a thread blocks the signal, /proc isn't there) nothing is reclaimed: what
+ * Where a search can't be made (a thread blocks the signal, /proc isn't there) nothing is reclaimed: what
  * waits fades, and for some time `reachable` is `unfreed`, before it is tried again.
  *
- * One thread sweeps at a time; others go on leaving buffers. The lock comes before all others.
+ * One thread searches at a time; others go on leaving buffers. The lock comes before all others.
  */
 #include <setjmp.h>
 
@@ -23,7 +23,7 @@ static struct reach {
 	struct lock lock;
 	size_t bound_bytes;    /* 0: not set yet */
 	uint64_t rest_until_ms;
-	uint32_t rest_ms;      /* the next rest; 0: the last sweep went well */
+	uint32_t rest_ms;      /* the next rest; 0: the last search went well */
 	bool has_reported;
 } reach;
 
@@ -39,7 +39,7 @@ bool reach_is_on(void)
 	return until_ms == 0 || os_clock_ms() >= until_ms;
 }
 
-static void report_failure(const struct search *search)
+static void report_failure(const struct search *result)
 {
 	static const char *const reasons[] = {
 		[WORLD_STOPPED] = "the process's memory can't be listed (/proc/self/maps, /proc/self/pagemap)",
@@ -52,20 +52,20 @@ static void report_failure(const struct search *search)
 
 	if (!__atomic_exchange_n(&reach.has_reported, true, __ATOMIC_RELAXED))
 		report("fade policy \"reachable\": %s (thread %d); what isn't freed fades meanwhile",
-		       reasons[search->stop], search->culprit);
+		       reasons[result->stop], result->culprit);
 }
 
-static void note_failure(const struct search *search)
+static void note_failure(const struct search *result)
 {
 	reach.rest_ms = reach.rest_ms == 0 ? FIRST_REST_MS : reach.rest_ms * 2;
 	reach.rest_ms = reach.rest_ms < LONGEST_REST_MS ? reach.rest_ms : LONGEST_REST_MS;
 	__atomic_store_n(&reach.rest_until_ms, os_clock_ms() + reach.rest_ms, __ATOMIC_RELAXED);
-	report_failure(search);
+	report_failure(result);
 }
 
-static void note_success(const struct search *search)
+static void note_success(const struct search *result)
 {
-	size_t share = search->bytes / 100 * options.wait_share;
+	size_t share = result->bytes / 100 * options.wait_share;
 
 	reach.rest_ms = 0;
 	__atomic_store_n(&reach.rest_until_ms, 0, __ATOMIC_RELAXED);
@@ -81,36 +81,36 @@ static void count_settled(struct region_stats *stats, const struct settled *sett
 	stats_add(&stats->bytes_faded, settled->faded_granules << GRANULE_SHIFT);
 }
 
-static void count_sweep(struct region_stats *stats, const struct search *search)
+static void count_search(struct region_stats *stats, const struct search *result)
 {
-	stats_add(search->is_done ? &stats->sweeps : &stats->sweeps_failed, 1);
-	stats_add(&stats->swept_bytes, search->bytes);
-	stats_add(&stats->pause_ns, search->pause_ns);
-	stats_max(&stats->longest_pause_ns, search->pause_ns);
+	stats_add(result->is_done ? &stats->searches : &stats->searches_failed, 1);
+	stats_add(&stats->searched_bytes, result->bytes);
+	stats_add(&stats->pause_ns, result->pause_ns);
+	stats_max(&stats->longest_pause_ns, result->pause_ns);
 }
 
 /* The lock is held. */
-static void sweep(struct thread *thread, struct counters *counters, uintptr_t sp)
+static void search(struct thread *thread, struct counters *counters, uintptr_t sp)
 {
 	struct span *list = waiting_take();
 
 	if (!list && !waiting_has_bigs())
 		return;
-	struct search search = waiting_search(list, sp, (int)options.stop_signal, options.pointer_align);
-	if (search.is_done)
-		note_success(&search);
+	struct search result = waiting_search(list, sp, (int)options.stop_signal, options.pointer_align);
+	if (result.is_done)
+		note_success(&result);
 	else
-		note_failure(&search);
-	count_sweep(&counters->stats, &search);
+		note_failure(&result);
+	count_search(&counters->stats, &result);
 	for (struct span *span = list, *next; span; span = next) {
 		next = span->next;
 		struct counters *of_name = stats_of(thread, span->wait_name);
-		struct settled settled = waiting_settle(span, search.is_done);
+		struct settled settled = waiting_settle(span, result.is_done);
 		count_settled(&of_name->stats, &settled);
 		if (settled.span == SETTLED_EMPTY)
 			buffer_put(thread->heap, span);
 	}
-	stats_add(&counters->stats.big_reclaimed, waiting_settle_bigs(search.is_done));
+	stats_add(&counters->stats.big_reclaimed, waiting_settle_bigs(result.is_done));
 }
 
 bool reach_is_due(void)
@@ -120,15 +120,15 @@ bool reach_is_due(void)
 	return waiting_bytes() > (bound ? bound : options.wait_bytes);
 }
 
-void reach_sweep_at(struct thread *thread, struct counters *counters, uintptr_t sp)
+void reach_search_at(struct thread *thread, struct counters *counters, uintptr_t sp)
 	__attribute__((visibility("hidden"), used));
 
-void reach_sweep_at(struct thread *thread, struct counters *counters, uintptr_t sp)
+void reach_search_at(struct thread *thread, struct counters *counters, uintptr_t sp)
 {
 	/* Who comes second leaves it to the first. */
 	if (!lock_try(&reach.lock))
 		return;
-	sweep(thread, counters, sp);
+	search(thread, counters, sp);
 	lock_release(&reach.lock);
 }
 
@@ -138,29 +138,29 @@ void reach_sweep_at(struct thread *thread, struct counters *counters, uintptr_t 
  * which hold what the scope has left there.
  */
 #if defined(__x86_64__)
-__asm__(".text\n\t.align 16\n\t.globl reach_sweep\n\t.hidden reach_sweep\n"
-        "\t.type reach_sweep, @function\nreach_sweep:\n\t.cfi_startproc\n"
+__asm__(".text\n\t.align 16\n\t.globl reach_search\n\t.hidden reach_search\n"
+        "\t.type reach_search, @function\nreach_search:\n\t.cfi_startproc\n"
         "\tpushq %rbp\n\tpushq %rbx\n\tpushq %r12\n\tpushq %r13\n\tpushq %r14\n\tpushq %r15\n"
         "\tpushq $0\n\t.cfi_adjust_cfa_offset 56\n"
-        "\tmovq %rsp, %rdx\n\tcall reach_sweep_at\n"
+        "\tmovq %rsp, %rdx\n\tcall reach_search_at\n"
         "\taddq $56, %rsp\n\t.cfi_adjust_cfa_offset -56\n\tret\n"
-        "\t.cfi_endproc\n\t.size reach_sweep, . - reach_sweep\n");
+        "\t.cfi_endproc\n\t.size reach_search, . - reach_search\n");
 #else
-__attribute__((noinline)) void reach_sweep(struct thread *thread, struct counters *counters)
+__attribute__((noinline)) void reach_search(struct thread *thread, struct counters *counters)
 {
 	jmp_buf registers;
 
 	__builtin_unwind_init();
 	setjmp(registers);
-	reach_sweep_at(thread, counters, (uintptr_t)&registers);
+	reach_search_at(thread, counters, (uintptr_t)&registers);
 }
 #endif
 
-void scopes_sweep(struct heap *heap)
+void scopes_search(struct heap *heap)
 {
 	struct thread *thread = heap->upper;
 
 	/* What the first one finds may have been found by what is gone at the next. */
 	for (int i = 0; thread && i < WAITING_SEARCHES; i++)
-		reach_sweep(thread, thread->base.region.counters);
+		reach_search(thread, thread->base.region.counters);
 }

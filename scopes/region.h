@@ -155,15 +155,15 @@ REGION_API const char *region_name_of(const void *p);
 	X(blocks_reclaimed, "blocks", "unfreed blocks reclaimed wholesale at the end of their scope") \
 	X(bytes_reclaimed, "bytes", "unfreed bytes reclaimed wholesale at the end of their scope") \
 	X(heap_too_big, "blocks", "served by the general heap: larger than LIBREGION_MAX_BLOCK") \
-	X(big_reclaimed, "blocks", "of them, reclaimed by a sweep") \
+	X(big_reclaimed, "blocks", "of them, reclaimed by a search") \
 	X(heap_over_limit, "blocks", "served by the general heap: the scope's byte limit was reached") \
 	X(heap_no_buffer, "blocks", "served by the general heap: no buffer could be had") \
 	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \
 	X(late_frees, "blocks", "frees of blocks that a scope had already reclaimed") \
-	X(sweeps, "sweeps", "sweeps that told reachable blocks from others") \
-	X(sweeps_failed, "sweeps", "sweeps that couldn't be made: what waited has faded") \
-	X(swept_bytes, "bytes", "bytes that sweeps have looked at") \
-	X(pause_ns, "nanoseconds", "nanoseconds that sweeps have stopped all threads for") \
+	X(searches, "searches", "searches that told reachable blocks from others") \
+	X(searches_failed, "searches", "searches that couldn't be made: what waited has faded") \
+	X(searched_bytes, "bytes", "bytes that searches have looked at") \
+	X(pause_ns, "nanoseconds", "nanoseconds that searches have stopped all threads for") \
 	X(longest_pause_ns, "nanoseconds", "nanoseconds of the longest of them") \
 	X(peak_bytes, "bytes", "most bytes of buffers a scope held at once") \
 	X(buffers_made, "buffers", "buffers taken from the heap range") \
@@ -175,7 +175,7 @@ struct region_stats {
 	REGION_STATS_MAP(REGION_STATS_MEMBER)
 #undef REGION_STATS_MEMBER
 	uint64_t cached_bytes;   /* of empty buffers that threads keep ready, now */
-	uint64_t waiting_blocks; /* that no sweep has told from reachable ones yet, now, of all scopes */
+	uint64_t waiting_blocks; /* that no search has told from reachable ones yet, now, of all scopes */
 	uint64_t waiting_bytes;  /* of them */
 	uint64_t mapped_bytes;   /* bytes of the heap range in use by spans, now */
 	uint64_t resident_bytes; /* resident bytes of the process, now; 0 where the kernel doesn't tell */

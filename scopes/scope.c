@@ -183,7 +183,7 @@ void scope_leave_lasting(struct scope *scope)
 	close_top(thread, true);
 }
 
-/* Is a sweep due? */
+/* Is a search due? */
 static __attribute__((noinline)) bool leave_slow(struct scope *scope)
 {
 	struct thread *thread = scope->thread;
@@ -210,7 +210,7 @@ static inline __attribute__((always_inline)) void leave(struct scope *scope)
 	if (__builtin_expect(scope_leave_fast(scope), 1))
 		return;
 	if (leave_slow(scope))
-		reach_sweep(scope->thread, scope->region.counters);
+		reach_search(scope->thread, scope->region.counters);
 }
 
 void scope_leave(struct scope *scope)
@@ -249,7 +249,7 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 		scope_end_top(thread, true);
 	scope_end_top(thread, true);
 	if (reach_is_due())
-		reach_sweep(thread, scope->region.counters);
+		reach_search(thread, scope->region.counters);
 	return CONTINUE_UNWIND;
 }
 

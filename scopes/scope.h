@@ -185,17 +185,17 @@ static inline void region_harvest(struct heap *heap, const struct region *region
 
 /* reach.c */
 
-/* Can sweeps be made, or is `reachable` `unfreed` just now? */
+/* Can searches be made, or is `reachable` `unfreed` just now? */
 bool reach_is_on(void);
 
-/* Does so much wait that a sweep is due? */
+/* Does so much wait that a search is due? */
 bool reach_is_due(void);
 
 /*
- * Makes a sweep, if no other thread is at it. Called from as high on the stack as can be: what lies below
+ * Makes a search, if no other thread is at it. Called from as high on the stack as can be: what lies below
  * the caller's frame doesn't keep a block.
  */
-void reach_sweep(struct thread *thread, struct counters *counters) __attribute__((visibility("hidden")));
+void reach_search(struct thread *thread, struct counters *counters) __attribute__((visibility("hidden")));
 
 struct lock *reach_lock(void);
 

@@ -40,7 +40,7 @@ void scopes_after_fork_in_child(void);
 void scopes_trim(struct heap *heap);
 
 /* Finds out which waiting blocks are reachable, and reclaims the others. */
-void scopes_sweep(struct heap *heap);
+void scopes_search(struct heap *heap);
 
 /* The process ends: statistics. */
 void scopes_finish(void);

@@ -169,7 +169,7 @@ int shim_trim(size_t pad_bytes)
 
 	(void)pad_bytes;
 	scopes_trim(heap_self());
-	scopes_sweep(heap_self());
+	scopes_search(heap_self());
 	heap_trim();
 	buffer_sweep_retired();
 	span_pool_decay(true);

@@ -372,7 +372,7 @@ void world_check_stats(struct world *world)
 	check_balance(world, &stats);
 	if (world->program->free_running)
 		return; /* who came first, a free or the end of the scope? */
-	/* What a sweep would find, since the shadow has pointers to all that lives. */
+	/* What a search would find, since the shadow has pointers to all that lives. */
 	stats.blocks_faded += stats.waiting_blocks;
 	CHECK_TOTAL(world, stats, blocks_faded);
 	if (world->counts_reclaimed)

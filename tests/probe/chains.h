@@ -1,8 +1,8 @@
 /*
- * chains.h: chains of blocks that a scope leaves behind, with one pointer to them, and sweeps.
+ * chains.h: chains of blocks that a scope leaves behind, with one pointer to them, and searches.
  *
  * A case leaves a chain of three blocks in a scope, with one pointer to it, in one place. Then other scopes
- * leave garbage, so that sweeps are made, and the chain must be whole: what is reclaimed is cleared.
+ * leave garbage, so that searches are made, and the chain must be whole: what is reclaimed is cleared.
  */
 #ifndef PROBE_CHAINS_H
 #define PROBE_CHAINS_H
@@ -53,11 +53,11 @@ static inline void leave_garbage(void *unused)
 	(void)unused;
 }
 
-static inline uint64_t sweeps(void)
+static inline uint64_t searches(void)
 {
 	struct region_stats stats;
 	region_stats_read(&stats);
-	return stats.sweeps;
+	return stats.searches;
 }
 
 /* Clears what calls before have left on the stack, below the caller's frame. */
@@ -67,13 +67,13 @@ static __attribute__((noinline, unused)) void clear_stack(void)
 	memset((char *)(uintptr_t)room, 0, sizeof(room));
 }
 
-static __attribute__((noinline, unused)) void sweep(void)
+static __attribute__((noinline, unused)) void search(void)
 {
-	uint64_t before = sweeps();
+	uint64_t before = searches();
 	clear_stack();
 	for (int i = 0; i < 8; i++)
 		region_do(leave_garbage, NULL);
-	CHECK(sweeps() >= before + 3, "sweeps are made: %d", (int)(sweeps() - before));
+	CHECK(searches() >= before + 3, "searches are made: %d", (int)(searches() - before));
 }
 
 static __attribute__((noinline, unused)) bool is_whole(const struct link *link)
@@ -106,7 +106,7 @@ static inline void put_hidden(uintptr_t pointer)
 static sem_t is_ready, may_go_on;
 static volatile int may_stop_spinning;
 
-static inline void wait_until_swept(void)
+static inline void wait_until_searched(void)
 {
 	sem_post(&is_ready);
 	while (sem_wait(&may_go_on) != 0)
@@ -122,13 +122,13 @@ static inline void test_thread(void *(*body)(void *))
 	while (sem_wait(&is_ready) != 0)
 		continue;
 	usleep(1000);
-	sweep();
+	search();
 	may_stop_spinning = 1;
 	sem_post(&may_go_on);
 	pthread_join(thread, NULL);
 }
 
-/* The least that makes a sweep, so that each case is quick. */
+/* The least that makes a search, so that each case is quick. */
 #define SMALL "LIBREGION_WAIT_BYTES=64k LIBREGION_WAIT_SHARE=0"
 #define CASE(name_) {.name = #name_, .run = name_, .environment = SMALL}
 #define WITH(name_, environment_) {.name = #name_, .run = name_, .environment = SMALL " " environment_}

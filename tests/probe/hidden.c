@@ -42,7 +42,7 @@ static void data_of_the_program(void)
 {
 	make_chain(put_data);
 	make_chain(put_bss);
-	sweep();
+	search();
 	stays(in_data, "in .data");
 	stays(in_bss, "in .bss");
 }
@@ -50,20 +50,20 @@ static void data_of_the_program(void)
 static void interior_pointers(void)
 {
 	make_chain(put_inside);
-	sweep();
+	search();
 	stays(in_bss - 50, "one into its first block");
 	make_chain(put_end);
-	sweep();
+	search();
 	stays(in_bss - sizeof(struct link), "one past the end of its first block");
 }
 
 static void tagged_pointers(void)
 {
 	make_chain(put_tagged);
-	sweep();
+	search();
 	stays(in_bss & (((uintptr_t)1 << 48) - 1), "one with a tag on top");
 	make_chain(put_low_bits);
-	sweep();
+	search();
 	stays(in_bss & ~(uintptr_t)7, "one with its low bits set");
 }
 
@@ -71,7 +71,7 @@ static void pointers_at_multiples_of_4(void)
 {
 	uintptr_t pointer;
 	make_chain(put_packed);
-	sweep();
+	search();
 	memcpy(&pointer, packed_bytes + 4, sizeof(pointer));
 	stays(pointer, "in a packed structure");
 }
@@ -80,7 +80,7 @@ static void pointers_at_odd_places(void)
 {
 	uintptr_t pointer;
 	make_chain(put_odd);
-	sweep();
+	search();
 	memcpy(&pointer, packed_bytes + 3, sizeof(pointer));
 	stays(pointer, "at an odd place");
 }
@@ -90,7 +90,7 @@ static void test_memory(uintptr_t *memory, const char *where)
 	in_memory = memory;
 	make_chain(put_memory);
 	in_memory = NULL;
-	sweep();
+	search();
 	stays(*memory, where);
 }
 
@@ -116,7 +116,7 @@ static void mapped_memory(void)
 	char *p = map(8 << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	test_memory((uintptr_t *)(void *)(p + (5 << 20)), "in an anonymous mapping");
 	mprotect(p, 8 << 20, PROT_READ);
-	sweep();
+	search();
 	stays(*(uintptr_t *)(void *)(p + (5 << 20)), "in a mapping that was made read-only");
 	test_memory(map(8 << 20, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1), "in unreserved memory");
 }
@@ -131,7 +131,7 @@ static void shared_memory(void)
 	test_memory((uintptr_t *)(void *)(p + 4096), "in a memory file");
 	/* The rest of the mapping has no file behind it any more. */
 	CHECK(ftruncate(fd, 8192) == 0, "the file is cut");
-	sweep();
+	search();
 	stays(*(uintptr_t *)(void *)(p + 4096), "in a memory file that was cut");
 }
 
@@ -139,7 +139,7 @@ static void thread_specific_data(void)
 {
 	pthread_key_create(&key, NULL);
 	make_chain(put_key);
-	sweep();
+	search();
 	stays((uintptr_t)pthread_getspecific(key), "in thread-specific data");
 }
 
@@ -149,7 +149,7 @@ static void put_tls(uintptr_t pointer) { in_tls = pointer; }
 static void thread_local_data(void)
 {
 	make_chain(put_tls);
-	sweep();
+	search();
 	stays(in_tls, "thread-local");
 }
 
@@ -178,7 +178,7 @@ static void locals_of_callers(void)
 	on_stack = local;
 	make_chain(put_on_stack);
 	on_stack = NULL;
-	sweep();
+	search();
 	stays(local[0], "a caller's local");
 }
 
@@ -187,7 +187,7 @@ static void *have_a_local(void *unused)
 	uintptr_t local[2] = {0};
 	on_stack = local;
 	make_chain(put_on_stack);
-	wait_until_swept();
+	wait_until_searched();
 	stays(local[0], "another thread's local");
 	return unused;
 }
@@ -195,7 +195,7 @@ static void *have_a_local(void *unused)
 static void *have_thread_local_data(void *unused)
 {
 	make_chain(put_tls);
-	wait_until_swept();
+	wait_until_searched();
 	stays(in_tls, "another thread's thread-local");
 	return unused;
 }
@@ -272,7 +272,7 @@ static void have_a_local_in_a_handler(int signal_number)
 	on_stack = local;
 	put_on_stack(in_bss);
 	in_bss = 0;
-	wait_until_swept();
+	wait_until_searched();
 	stays(local[0], "on an alternate stack");
 }
 
@@ -312,7 +312,7 @@ static void test_coroutine(char *stack)
 	other_context.uc_stack.ss_size = STACK_BYTES;
 	makecontext(&other_context, coroutine, 0);
 	swapcontext(&main_context, &other_context);
-	sweep();
+	search();
 	in_data = 0;
 	swapcontext(&main_context, &other_context);
 	CHECK(in_data == 77, "the coroutine has gone on");
@@ -327,7 +327,7 @@ static void coroutine_stacks(void)
 /* A thread's stack in the middle of a mapping, with data below it. */
 static void *wait_there(void *unused)
 {
-	wait_until_swept();
+	wait_until_searched();
 	return unused;
 }
 
@@ -346,7 +346,7 @@ static void data_below_a_thread_s_stack(void)
 	CHECK(pthread_create(&thread, &attributes, wait_there, NULL) == 0, "a thread starts");
 	while (sem_wait(&is_ready) != 0)
 		continue;
-	sweep();
+	search();
 	stays(*place, "below a thread's stack");
 	sem_post(&may_go_on);
 	pthread_join(thread, NULL);

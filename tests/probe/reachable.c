@@ -1,5 +1,5 @@
 /*
- * reachable.c: the fade policy `reachable`: what nothing points to goes, what is kept stays, and sweeps in
+ * reachable.c: the fade policy `reachable`: what nothing points to goes, what is kept stays, and searches in
  * the life of a process. Where pointers are looked for is hidden.c's.
  */
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@ const enum probe_form probe_default_form = PROBE_FORM;
 static void what_nothing_points_to_is_reclaimed(void)
 {
 	make_chain(put_hidden);
-	sweep();
+	search();
 	CHECK(!is_whole((const struct link *)(hidden ^ KEY)), "a chain goes whose only pointer is disguised");
 }
 
@@ -29,14 +29,14 @@ static void put_kept(uintptr_t pointer)
 static void what_was_kept_needs_no_pointer(void)
 {
 	make_chain(put_kept);
-	sweep();
+	search();
 	stays(hidden ^ KEY, "disguised, but it was kept");
 }
 
 static void free_after_the_end_is_reported_once(void)
 {
 	make_chain(put_hidden);
-	sweep();
+	search();
 	probe_expect("the block was reclaimed at the end of scope \"scope\"");
 	free((void *)(hidden ^ KEY));
 	free((void *)(hidden ^ KEY));
@@ -92,27 +92,27 @@ static void *have_a_local(void *unused)
 	uintptr_t local[2] = {0};
 	on_stack = local;
 	make_chain(put_on_stack);
-	wait_until_swept();
+	wait_until_searched();
 	stays(local[0], "another thread's local");
 	return unused;
 }
 
 /* --- life --- */
 
-static void children_sweep(void)
+static void children_search(void)
 {
 	make_chain(put_bss);
 	int pid = fork();
 	if (pid == 0) {
 		make_chain(put_hidden);
-		sweep();
+		search();
 		bool is_kept = is_whole((const struct link *)in_bss);
 		bool is_gone = !is_whole((const struct link *)(hidden ^ KEY));
 		_exit(is_kept && is_gone ? 0 : 1);
 	}
-	sweep();
+	search();
 	stays(in_bss, "in a parent");
-	CHECK(probe_wait_child(pid, 20) == 0, "the child sweeps as the parent does");
+	CHECK(probe_wait_child(pid, 20) == 0, "the child searches as the parent does");
 }
 
 static int pipe_ends[2];
@@ -135,7 +135,7 @@ static void interrupted_calls_are_restarted(void)
 	while (sem_wait(&is_ready) != 0)
 		continue;
 	usleep(20000);
-	sweep();
+	search();
 	CHECK(write(pipe_ends[1], "x", 1) == 1, "the pipe takes a byte");
 	pthread_join(thread, NULL);
 	CHECK(bytes_read == 1, "read() in another thread was restarted: %d", (int)bytes_read);
@@ -144,7 +144,7 @@ static void interrupted_calls_are_restarted(void)
 static void one_thread_is_never_signalled(void)
 {
 	struct sigaction action;
-	sweep();
+	search();
 	sigaction(SIGUSR1, NULL, &action);
 	CHECK(action.sa_handler == SIG_DFL, "no handler was set");
 }
@@ -159,7 +159,7 @@ static void own_handler_of_the_signal_still_works(void)
 {
 	signal(SIGUSR1, count_signal);
 	test_thread(have_a_local);
-	CHECK(handled == 0, "it isn't called for sweeps");
+	CHECK(handled == 0, "it isn't called for searches");
 	raise(SIGUSR1);
 	CHECK(handled == 1, "it is called for the program's own signals");
 }
@@ -169,7 +169,7 @@ static void *block_everything(void *unused)
 	sigset_t all;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	wait_until_swept();
+	wait_until_searched();
 	return unused;
 }
 
@@ -189,7 +189,7 @@ static void where_a_thread_blocks_the_signal_blocks_fade(void)
 	make_chain(put_hidden);
 	for (int i = 0; i < 8; i++)
 		region_do(leave_garbage, NULL);
-	stays(hidden ^ KEY, "disguised, but no sweep could be made");
+	stays(hidden ^ KEY, "disguised, but no search could be made");
 	sem_post(&may_go_on);
 	pthread_join(thread, NULL);
 }
@@ -206,7 +206,7 @@ static void big_blocks_are_reclaimed_too(void)
 {
 	struct region_stats stats;
 	region_do(leave_big, NULL);
-	sweep();
+	search();
 	region_stats_read(&stats);
 	CHECK(stats.big_reclaimed == 1, "one of three is garbage: %d", (int)stats.big_reclaimed);
 	probe_verify((void *)in_bss, 300000, 5, "a big block that is reachable stays");
@@ -217,6 +217,8 @@ static void big_blocks_are_reclaimed_too(void)
 static void grow_in_another_scope(void *unused)
 {
 	(void)unused;
+	/* The scope goes on in the buffer that the block lies in. */
+	memset(probe_opaque(malloc(100)), 1, 100);
 	in_bss = (uintptr_t)realloc((void *)in_bss, 3000);
 	CHECK(!region_name_of((void *)in_bss), "it doesn't move into the scope that reallocates it");
 }
@@ -226,7 +228,7 @@ static void realloc_of_a_waiting_block_stays_outside(void)
 	make_chain(put_bss);
 	CHECK(!region_name_of((void *)in_bss), "it is in no scope");
 	region_do_with(&(struct region_options){.fade = REGION_FADE_NONE}, grow_in_another_scope, NULL);
-	sweep();
+	search();
 	stays(in_bss, "to a block that was reallocated");
 }
 
@@ -238,11 +240,11 @@ static void free_it(uintptr_t pointer)
 	}
 }
 
-static void blocks_freed_inside_cause_no_sweep(void)
+static void blocks_freed_inside_cause_no_search(void)
 {
 	for (int i = 0; i < 20000; i++)
 		make_chain(free_it);
-	CHECK(sweeps() == 0, "no sweeps: %d", (int)sweeps());
+	CHECK(searches() == 0, "no searches: %d", (int)searches());
 }
 
 const struct probe_case probe_cases[] = {
@@ -252,7 +254,7 @@ const struct probe_case probe_cases[] = {
 	 .environment = SMALL, .lines = 1},
 	{.name = "leaks_stay_flat", .run = leaks_stay_flat},
 	{.name = "leaked_lists_stay_flat", .run = leaked_lists_stay_flat},
-	CASE(children_sweep),
+	CASE(children_search),
 	CASE(interrupted_calls_are_restarted),
 	WITH(one_thread_is_never_signalled, "LIBREGION_STOP_SIGNAL=10"),
 	WITH(own_handler_of_the_signal_still_works, "LIBREGION_STOP_SIGNAL=10"),
@@ -263,6 +265,6 @@ const struct probe_case probe_cases[] = {
 	 .says = {"a thread blocks the signal", "LIBREGION_STOP_SIGNAL"}},
 	CASE(big_blocks_are_reclaimed_too),
 	CASE(realloc_of_a_waiting_block_stays_outside),
-	CASE(blocks_freed_inside_cause_no_sweep),
+	CASE(blocks_freed_inside_cause_no_search),
 	{0},
 };
