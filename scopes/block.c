@@ -81,7 +81,7 @@ static bool resize_newest(struct region_object *region, char *p, size_t size)
 {
 	if (size > (size_t)(region->limit - p) || to_granules(size) > (size_t)(region->limit - p))
 		return false;
-	object_note_peak(region, object_len(region));
+	object_note_peak(region);
 	OBJECT_SET(region->at.cursor, p + to_granules(size));
 	return true;
 }

@@ -385,7 +385,6 @@ void extent_rewind(struct region_object *region, const struct mark *mark)
 	struct span *used = region->used, *empty = region->empty;
 	struct kept kept = {&region->empty, region->keep_bytes};
 
-	object_note_peak(region, object_len(region));
 	free_strays(region, mark->strays);
 	memcpy(region->gaps, mark->gaps, sizeof(region->gaps));
 	region->used = mark->used;

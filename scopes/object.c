@@ -490,6 +490,7 @@ static void rewind_last(struct region_object *region)
 
 	if (region->calls != mark->calls)
 		object_run_calls(region, mark->calls);
+	object_note_peak(region);
 	region->marks = mark->older;
 	within_rewind(region, mark);
 	extent_rewind(region, mark);

@@ -102,12 +102,6 @@ static inline size_t object_len(const struct region_object *region)
 	return (uintptr_t)OBJECT_GET(region->at.cursor) - OBJECT_GET(region->origin);
 }
 
-static inline void object_note_peak(struct region_object *region, size_t len)
-{
-	if (len > region->peak_bytes)
-		OBJECT_SET(region->peak_bytes, len);
-}
-
 /* object.c */
 
 /*
@@ -141,8 +135,13 @@ bool object_may_be_reset(const struct region_object *region, const char *call);
 void object_lay_aside(struct region_object *region);
 void object_revive(struct region_object *region, size_t bytes);
 
-/* The largest length since the last reset. */
+/* The largest length since the last reset; it is noted before the length falls. */
 size_t object_peak(const struct region_object *region);
+
+static inline void object_note_peak(struct region_object *region)
+{
+	OBJECT_SET(region->peak_bytes, object_peak(region));
+}
 
 /* Counts a stray. */
 void object_count_stray(const struct region_object *region, bool is_over_limit);

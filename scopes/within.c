@@ -54,6 +54,8 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	struct heap *heap = thread->heap;
 	struct scope *scope = &region->within, *outer = scope_top(heap);
 
+	/* Frees of the newest blocks may make it shorter. */
+	object_note_peak(region);
 	put_aside(heap, outer);
 	share_limit(region);
 	link_record(outer, scope);
