@@ -1,10 +1,9 @@
 /*
  * array.c: arrays and texts in a region.
  *
- * Both are a block that grows: where it is, as long as it is the region's newest, else as a copy half as
- * large again, so that a copy is paid for by as many additions. What the old copy held stays until the
- * region is reset. Each notes the region's generation: after a reset its memory is somebody else's, and
- * adding to it is a misuse.
+ * Both are a block that doubles: where it is, as long as it is the region's newest, else as a copy. What the
+ * old copy held stays until the region is reset. Each notes the region's id, which a reset changes: then its
+ * memory is somebody else's, and adding to it is a misuse.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,19 +11,13 @@
 
 #include "object.h"
 
-#define FIRST_BYTES 64
+#define FIRST_BYTES 128
 
-/* Resets of the region so far; those of a lane's shared region count. */
-static uint64_t generation_of(const struct region_object *region)
+static bool is_current(const region_t *region, uint64_t id, const char *call)
 {
-	return __atomic_load_n(&(region->owner ? region->owner : region)->generation, __ATOMIC_ACQUIRE);
-}
-
-static bool is_current(const region_t *region, uint64_t generation, const char *call)
-{
-	if (__builtin_expect(region->at.id != 0 && generation_of(region) == generation, 1))
+	if (__builtin_expect(region_is_as_of_(region, id) && id != 0, 1))
 		return true;
-	report_misuse("%s(): region \"%s\" has been reset since it was initialised", call, region->name);
+	report_misuse("%s(): region \"%s\" has been reset or ended since it was initialised", call, region->name);
 	errno = EINVAL;
 	return false;
 }
@@ -37,27 +30,41 @@ static region_t *part_of(region_t *region)
 	return part ? part : region;
 }
 
-/*
- * Makes a block of `used` bytes hold at least `wanted`, and more where that is free or saves copies: the
- * new capacity, or 0 and nothing has changed.
- */
-static size_t grow(region_t *region, void **block, size_t used, size_t capacity, size_t wanted)
+/* Is it the region's newest, and is there room for it to be `bytes` long? Then it is. */
+static bool grow_newest(region_t *region, const char *block, size_t capacity, size_t bytes)
 {
-	size_t roomy = capacity + capacity / 2;
+	if (!block || block + capacity != region->at.cursor)
+		return false;
+	/* The limit may be NULL. */
+	if (bytes > OBJECT_BUFFER_MAX || (uintptr_t)block + bytes > (uintptr_t)OBJECT_GET(region->at.limit))
+		return false;
+	OBJECT_SET(region->at.cursor, region->at.cursor + (bytes - capacity));
+	return true;
+}
+
+static size_t to_granules(size_t bytes)
+{
+	return (bytes + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
+}
+
+/* Makes a block of `capacity` bytes, of which `used` are in use, `bytes` long. False: nothing has changed. */
+static bool grow(region_t *region, void **block, size_t used, size_t capacity, size_t bytes)
+{
 	region_t *part = part_of(region);
 
-	roomy = roomy < FIRST_BYTES ? FIRST_BYTES : roomy;
-	roomy = (roomy < wanted ? wanted : roomy) + GRANULE_BYTES - 1;
-	roomy &= ~(GRANULE_BYTES - 1);
-	if (roomy < wanted)
-		return 0;
-	/* No more is copied than is used; a block that moves leaves what is behind that. */
-	bool is_newest = *block && (char *)*block + capacity == part->at.cursor;
-	void *grown = region_realloc(part, *block, is_newest ? capacity : used, roomy);
+	if (bytes > PTRDIFF_MAX) {
+		errno = ENOMEM;
+		return false;
+	}
+	if (grow_newest(part, *block, to_granules(capacity), to_granules(bytes)))
+		return true;
+	void *grown = region_alloc(part, bytes);
 	if (!grown)
-		return 0;
+		return false;
+	if (used > 0)
+		memcpy(grown, *block, used);
 	*block = grown;
-	return roomy;
+	return true;
 }
 
 /* Arrays. */
@@ -65,28 +72,27 @@ static size_t grow(region_t *region, void **block, size_t used, size_t capacity,
 void region_array_init(struct region_array *array, region_t *region, size_t item_size)
 {
 	*array = (struct region_array){
-		.region = region, .item_size = item_size + !item_size, .generation = generation_of(region),
+		.region = region, .item_size = item_size + !item_size, .id = OBJECT_GET(region->at.id),
 	};
 }
 
 int region_array_reserve(struct region_array *array, size_t capacity)
 {
-	size_t wanted, old_bytes = array->capacity * array->item_size;
+	size_t size = array->item_size, least = FIRST_BYTES / size, bytes;
 
-	if (!is_current(array->region, array->generation, "region_array_append"))
+	if (!is_current(array->region, array->id, "region_array_append"))
 		return -1;
 	if (capacity <= array->capacity)
 		return 0;
-	if (__builtin_mul_overflow(capacity, array->item_size, &wanted)) {
+	least = least > array->capacity * 2 ? least : array->capacity * 2;
+	capacity = capacity > least ? capacity : least;
+	if (__builtin_mul_overflow(capacity, size, &bytes)) {
 		errno = ENOMEM;
 		return -1;
 	}
-	/* A block is whole granules, a capacity whole items. */
-	old_bytes = (old_bytes + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
-	size_t bytes = grow(array->region, &array->items, array->count * array->item_size, old_bytes, wanted);
-	if (bytes == 0)
+	if (!grow(array->region, &array->items, array->count * size, array->capacity * size, bytes))
 		return -1;
-	array->capacity = bytes / array->item_size;
+	array->capacity = capacity;
 	return 0;
 }
 
@@ -111,32 +117,33 @@ void *region_array_append(struct region_array *array, const void *items, size_t 
 
 void region_text_init(struct region_text *text, region_t *region)
 {
-	*text = (struct region_text){.region = region, .generation = generation_of(region)};
+	*text = (struct region_text){.region = region, .id = OBJECT_GET(region->at.id)};
 }
 
 /* Room for n bytes more, and a 0. */
 static bool reserve(struct region_text *text, size_t n)
 {
-	size_t wanted, capacity;
+	size_t bytes, least = text->capacity ? text->capacity * 2 : FIRST_BYTES;
 	void *data = text->data;
 
-	if (!is_current(text->region, text->generation, "region_text_write"))
+	if (!is_current(text->region, text->id, "region_text_write"))
 		return false;
 	if (n < text->capacity - text->length)
 		return true;
-	if (__builtin_add_overflow(text->length + 1, n, &wanted)) {
+	if (n > PTRDIFF_MAX / 2) {
 		errno = ENOMEM;
 		return false;
 	}
-	capacity = grow(text->region, &data, text->length, text->capacity, wanted);
-	if (capacity == 0)
+	bytes = text->length + 1 + n;
+	bytes = to_granules(bytes > least ? bytes : least);
+	if (!grow(text->region, &data, text->length, text->capacity, bytes))
 		return false;
 	text->data = data;
-	text->capacity = capacity;
+	text->capacity = bytes;
 	return true;
 }
 
-int region_text_write(struct region_text *text, const void *data, size_t n)
+int region_text_write_slow(struct region_text *text, const void *data, size_t n)
 {
 	if (!reserve(text, n))
 		return -1;

@@ -4,7 +4,7 @@
  *
  *   1. the smallest gap with room;
  *   2. a buffer that reset has kept;
- *   3. a new buffer, `growth` percent of the last one;
+ *   3. a new buffer;
  *   4. over the byte limit, or out of memory for buffers: the general heap. Such a block is a stray.
  *
  * A long block is served there, and the header goes on bumping in its extent as long as that has room for
@@ -24,6 +24,9 @@
 /* Blocks above this part of a buffer are long. */
 #define LONG_PART 64
 
+/* The newest buffer is such a part of what is held. */
+#define HELD_PART 32
+
 #define KEPT_LOOKS 4
 
 static size_t extent_bytes(struct extent extent)
@@ -38,7 +41,7 @@ static void publish_limit(struct region_object *region)
 	if (!region->owner)
 		return;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (OBJECT_GET(region->owner->generation) != region->generation)
+	if (OBJECT_GET(region->owner->at.id) != region->generation)
 		OBJECT_SET(region->at.limit, NULL);
 }
 
@@ -146,6 +149,16 @@ static size_t bytes_left(const struct region_object *region)
 	return held < region->limit_bytes ? region->limit_bytes - held : 0;
 }
 
+/* Of the buffer after the next. Unless the program says how they grow, the newest is a small part of all. */
+static size_t next_bytes(const struct region_object *region)
+{
+	size_t part = region->held_bytes / HELD_PART;
+
+	if (region->growth)
+		return region->next_bytes / 100 * region->growth;
+	return part > region->next_bytes ? part : region->next_bytes;
+}
+
 static struct span *make_buffer(struct region_object *region, size_t bytes)
 {
 	size_t wanted = bytes + GRANULE_BYTES;
@@ -159,7 +172,7 @@ static struct span *make_buffer(struct region_object *region, size_t bytes)
 	if (!span)
 		return NULL;
 	OBJECT_SET(region->held_bytes, region->held_bytes + span_bytes(span));
-	size_t next = region->next_bytes / 100 * region->growth;
+	size_t next = next_bytes(region);
 	if (grows)
 		region->next_bytes = next < OBJECT_BUFFER_MAX ? next : OBJECT_BUFFER_MAX;
 	return span;

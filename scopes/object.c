@@ -14,13 +14,16 @@
 
 #define RECORDS_KEPT 64
 
+/* An id is the number of the region, and how often it was reset. */
+#define ID_RESET_BITS 32
+
 #define KEEP_BYTES_DEFAULT ((size_t)16 << 20)
 
 static struct objects {
 	struct lock lock;
 	struct region_object *dead, *dead_last; /* oldest first */
 	size_t dead_count;
-	uint64_t last_id;
+	uint64_t last_number;
 	uint64_t last_mark;
 } objects;
 
@@ -40,7 +43,7 @@ static __attribute__((cold, noinline)) void report_ended(const struct region_obj
 
 static bool is_live(const struct region_object *region)
 {
-	return region->at.id != 0 && OBJECT_GET(region->state) != OBJECT_RELEASED;
+	return OBJECT_GET(region->at.id) != 0 && OBJECT_GET(region->state) != OBJECT_RELEASED;
 }
 
 struct region_object *object_own(struct region_object *region, const char *call)
@@ -75,7 +78,7 @@ static struct region_object *take_record(void)
 	struct region_object *record = NULL;
 
 	lock_acquire(&objects.lock);
-	uint64_t id = ++objects.last_id;
+	uint64_t number = ++objects.last_number;
 	if (objects.dead_count > RECORDS_KEPT) {
 		record = objects.dead;
 		objects.dead = record->next;
@@ -85,7 +88,7 @@ static struct region_object *take_record(void)
 	if (!record)
 		record = range_meta_alloc(sizeof(*record));
 	if (record)
-		*record = (struct region_object){.at.id = id};
+		*record = (struct region_object){.number = number, .at.id = number << ID_RESET_BITS};
 	return record;
 }
 
@@ -93,7 +96,7 @@ static struct region_object *take_record(void)
 static void put_record(struct region_object *record)
 {
 	lock_acquire(&objects.lock);
-	record->at.id = 0;
+	OBJECT_SET(record->at.id, 0);
 	record->is_shared = false;
 	record->owner = NULL;
 	record->next = NULL;
@@ -137,7 +140,7 @@ static void unlink_child(struct region_object *child)
 
 static unsigned growth_of(unsigned given)
 {
-	return given == 0 ? 200 : given < 100 ? 100 : given > 1000 ? 1000 : given;
+	return given == 0 ? 0 : given < 100 ? 100 : given > 1000 ? 1000 : given;
 }
 
 static void set_up(struct region_object *region, struct region_options given)
@@ -313,7 +316,7 @@ void object_reset(struct region_object *region, size_t keep_bytes)
 {
 	if (needs_look(region))
 		object_settle(region);
-	region->generation++;
+	OBJECT_SET(region->at.id, region->at.id + 1);
 	extent_reset(region, keep_bytes);
 }
 

@@ -16,7 +16,7 @@
  * The length is the cursor's distance from `origin`, which moves when the cursor leaps.
  *
  * A shared region bumps nowhere. Each thread heap has a *lane* of it: an object of its own, with shared
- * buffers for nobody. A reset moves the shared region's generation on and takes the lanes' limits away, so
+ * buffers for nobody. A reset changes the shared region's id and takes the lanes' limits away, so
  * each lane comes by region_alloc_slow(), sees that it is late, and resets itself. Only its own thread ever
  * touches a lane's buffers; therefore no lock, and nobody is given memory that another thread still bumps in.
  */
@@ -63,8 +63,9 @@ struct region_object {
 	size_t held_bytes;       /* of `used` and `empty` */
 	size_t next_bytes;       /* of the next buffer */
 	size_t limit_bytes, keep_bytes;
-	uint64_t generation;     /* of resets; of a lane: the one that it has seen */
-	uint64_t within_generation; /* of a lane: likewise its other half */
+	uint64_t number;         /* no two have the same */
+	uint64_t generation;     /* of a lane: the shared region's id when it was last reset */
+	uint64_t within_generation; /* likewise its other half */
 	uint64_t total_bytes;    /* of all resets before */
 	struct extent gaps[OBJECT_GAPS];
 

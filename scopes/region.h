@@ -74,7 +74,8 @@ struct region_options {
 	size_t buffer_count;   /* buffers made ready when the first one is needed */
 	size_t limit_bytes;    /* bytes of buffers it may hold before the general heap serves */
 	/* Of regions as objects; scopes leave them unread. */
-	unsigned growth;       /* a new buffer has so many percent of the last: 100 to 1000; default 200 */
+	unsigned growth;       /* a new buffer has so many percent of the last, 100 to 1000; default: of a
+	                          size that keeps the newest a small part of all */
 	int shared;            /* not 0: any thread may allocate from it at any time */
 	size_t keep_bytes;     /* bytes of buffers that region_reset() keeps; default 16 MiB */
 	region_t *parent;      /* it ends with this one */

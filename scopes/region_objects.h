@@ -32,6 +32,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "region.h"
 
@@ -50,14 +51,14 @@ extern "C" {
 struct region_cursor {
 	char *cursor; /* where the next block begins: a multiple of 16 */
 	char *limit;  /* where the free extent ends */
-	uint64_t id;  /* of the region; no two have the same. 0: it has ended */
+	uint64_t id;  /* of the region since it was last reset; no two are the same. 0: it has ended */
 };
 
 /*
  * A region, set up by *given (NULL: all defaults), which isn't used after the call returns. Its fade
  * policy, REGION_FADE_NONE by default, says what becomes of blocks that malloc() gave inside
  * region_within() when the region is reset or ends; what region_keep() marked stays in any case. Buffers
- * grow by given->growth, at most to 16 MiB; larger blocks have one of their own.
+ * have up to 16 MiB; larger blocks have one of their own.
  */
 REGION_API region_t *region_create_for(unsigned cursor_version, const struct region_options *given);
 
@@ -229,8 +230,13 @@ struct region_array {
 	void *items;
 	size_t count, capacity; /* items */
 	size_t item_size;
-	uint64_t generation;    /* libregion's */
+	uint64_t id;            /* the region's, when it was initialised */
 };
+
+static inline int region_is_as_of_(const region_t *region, uint64_t id)
+{
+	return __atomic_load_n(&((const struct region_cursor *)region)->id, __ATOMIC_RELAXED) == id;
+}
 
 REGION_API void region_array_init(struct region_array *array, region_t *region, size_t item_size);
 
@@ -242,6 +248,8 @@ REGION_API void *region_array_append(struct region_array *array, const void *ite
 
 static inline void *region_array_push(struct region_array *array, const void *item)
 {
+	if (array->count < array->capacity && item && region_is_as_of_(array->region, array->id))
+		return memcpy((char *)array->items + array->count++ * array->item_size, item, array->item_size);
 	return region_array_append(array, item, 1);
 }
 
@@ -261,14 +269,24 @@ struct region_text {
 	region_t *region;
 	char *data;
 	size_t length, capacity;
-	size_t read_at;      /* what region_text_read() gives next */
-	uint64_t generation; /* libregion's */
+	size_t read_at; /* what region_text_read() gives next */
+	uint64_t id;    /* the region's, when it was initialised */
 };
 
 REGION_API void region_text_init(struct region_text *text, region_t *region);
 
-/* Both add at the end. 0, or -1 and nothing has changed. */
-REGION_API int region_text_write(struct region_text *text, const void *data, size_t n);
+/* Both add at the end. 0, or -1 and nothing has changed. The first is inlined where there is room. */
+REGION_API int region_text_write_slow(struct region_text *text, const void *data, size_t n);
+
+static inline int region_text_write(struct region_text *text, const void *data, size_t n)
+{
+	if (n - 1 >= text->capacity - text->length || !region_is_as_of_(text->region, text->id))
+		return region_text_write_slow(text, data, n);
+	memcpy(text->data + text->length, data, n);
+	text->length += n;
+	return 0;
+}
+
 REGION_API __attribute__((format(printf, 2, 3))) int
 region_text_printf(struct region_text *text, const char *format, ...);
 

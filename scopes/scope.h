@@ -79,7 +79,7 @@ static_assert(offsetof(struct scope, region) == 0, "a region's address is its sc
 #define THREAD_LANES 8u
 
 struct lane_place {
-	uint64_t id;
+	uint64_t number; /* of the shared region */
 	struct region_object *lane;
 };
 

@@ -5,8 +5,8 @@
  * of all lanes by its heap. A thread heap outlives its thread, and with it goes the lane: so there are no
  * more lanes than there were threads at once. The list only grows while the region lives.
  *
- * A reset sets the generation and then takes away every lane's limit; a lane sets its limit and then looks
- * at the generation (extent.c). So one of the two sees the other.
+ * A reset changes the id and then takes away every lane's limit; a lane sets its limit and then looks at
+ * the id (extent.c). So one of the two sees the other.
  *
  * A thread past its end has no heap; what it allocates are strays, under the lock.
  */
@@ -27,7 +27,7 @@ static struct region_object *make_lane(struct region_object *shared, struct heap
 		return NULL;
 	lane->owner = shared;
 	lane->heap = heap;
-	lane->generation = lane->within_generation = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE);
+	lane->generation = lane->within_generation = __atomic_load_n(&shared->at.id, __ATOMIC_ACQUIRE);
 	lane->next = __atomic_load_n(&shared->lanes, __ATOMIC_RELAXED);
 	while (!__atomic_compare_exchange_n(&shared->lanes, &lane->next, lane, true, __ATOMIC_SEQ_CST,
 	                                    __ATOMIC_RELAXED))
@@ -61,7 +61,7 @@ static __attribute__((noinline)) struct region_object *lane_of_slow(struct regio
 	if (!lane)
 		lane = make_lane(shared, heap);
 	if (thread && lane)
-		thread->lanes[shared->at.id % THREAD_LANES] = (struct lane_place){shared->at.id, lane};
+		thread->lanes[shared->number % THREAD_LANES] = (struct lane_place){shared->number, lane};
 	return lane;
 }
 
@@ -70,8 +70,8 @@ struct region_object *lane_of(struct region_object *shared)
 	struct thread *thread = scope_thread(heap_self());
 
 	if (__builtin_expect(thread != NULL, 1)) {
-		const struct lane_place *place = &thread->lanes[shared->at.id % THREAD_LANES];
-		if (__builtin_expect(place->id == shared->at.id && place->lane, 1))
+		const struct lane_place *place = &thread->lanes[shared->number % THREAD_LANES];
+		if (__builtin_expect(place->number == shared->number && place->lane, 1))
 			return place->lane;
 	}
 	return lane_of_slow(shared);
@@ -82,8 +82,9 @@ void lane_notice(struct region_object *lane)
 	const struct region_object *shared = lane->owner;
 	uint64_t generation;
 
-	while ((generation = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE)) != lane->generation) {
+	while ((generation = __atomic_load_n(&shared->at.id, __ATOMIC_ACQUIRE)) != lane->generation) {
 		__atomic_store_n(&lane->generation, generation, __ATOMIC_RELEASE);
+		OBJECT_SET(lane->at.id, lane->at.id + 1);
 		/* What malloc() gives in there is still being used: it goes when the region is next entered. */
 		if (!lane->within.thread) {
 			within_reset(lane);
@@ -96,7 +97,7 @@ void lane_notice(struct region_object *lane)
 void lanes_reset(struct region_object *shared)
 {
 	object_settle(shared);
-	__atomic_add_fetch(&shared->generation, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&shared->at.id, 1, __ATOMIC_SEQ_CST);
 	for (struct region_object *lane = first_lane(shared); lane; lane = lane->next)
 		__atomic_store_n(&lane->at.limit, NULL, __ATOMIC_SEQ_CST);
 	extent_free_strays(shared);
@@ -104,7 +105,7 @@ void lanes_reset(struct region_object *shared)
 
 size_t lanes_sum(const struct region_object *shared, size_t (*fn)(const struct region_object *))
 {
-	uint64_t generation = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE);
+	uint64_t generation = __atomic_load_n(&shared->at.id, __ATOMIC_ACQUIRE);
 	size_t sum = 0;
 
 	for (const struct region_object *lane = first_lane(shared); lane; lane = lane->next)

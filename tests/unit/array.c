@@ -51,6 +51,14 @@ Test(array, the_newest_grows_in_place_and_holds_no_more_than_it_needs)
 	require(region_len(region) < 2 * 10000 * sizeof(int), "%zu", region_len(region));
 	require(region_array_reserve(&array, 50000) == 0 && array.capacity >= 50000, "%zu", array.capacity);
 	require(array.items == at, "moved");
+	for (size_t size = 1; size < 300; size++) {
+		struct region_array other;
+		region_array_init(&other, region, size);
+		for (int i = 0; i < 100; i++)
+			require(region_array_append(&other, NULL, 1) == region_array_at(&other, (size_t)i), "%zu", size);
+		require((char *)other.items + ((other.capacity * size + 15) & ~(size_t)15) == region->at.cursor,
+		        "items of %zu bytes moved", size);
+	}
 	errno = 0;
 	require(region_array_reserve(&array, SIZE_MAX / 2) == -1 && errno == ENOMEM, "%d", errno);
 	require(array.count == 10000, "%zu", array.count);
@@ -74,7 +82,7 @@ Test(array, after_a_reset_adding_is_a_misuse)
 	int result = region_text_write(&text, "abc", 3);
 	const char *lines = capture_end(&capture);
 	require(item == NULL && result == -1 && count_lines(lines) == 2, "%s", lines);
-	require(strstr(lines, "\"stale\" has been reset"), "%s", lines);
+	require(strstr(lines, "\"stale\" has been reset or ended"), "%s", lines);
 	region_text_init(&text, region);
 	require(region_text_write(&text, "abc", 3) == 0, "again");
 	region_destroy(region);
