@@ -101,11 +101,11 @@ static bool table_grow(struct region_slabs *slabs)
 	size_t size = slabs->table_size * 2, old_size = slabs->table_size;
 	struct entry *old = slabs->table, *table;
 
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	table = heap_alloc(size * sizeof(*table));
 	if (table)
 		memset(table, 0, size * sizeof(*table));
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	/* Somebody else has been here? */
 	if (!table || slabs->table_size != old_size) {
 		old = table;
@@ -117,9 +117,9 @@ static bool table_grow(struct region_slabs *slabs)
 			if (old[i].slab)
 				table_add(slabs, old[i].part, old[i].slab);
 	}
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	heap_free(old, "region_slab");
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	return table != NULL;
 }
 
@@ -128,9 +128,9 @@ static bool places_grow(struct region_slabs *slabs)
 	uint32_t capacity = slabs->place_capacity * 2 + 8, old_capacity = slabs->place_capacity;
 	struct place *places, *old = slabs->places;
 
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	places = heap_alloc(capacity * sizeof(*places));
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	if (!places || slabs->place_capacity != old_capacity) {
 		old = places;
 	} else {
@@ -139,9 +139,9 @@ static bool places_grow(struct region_slabs *slabs)
 		slabs->places = places;
 		slabs->place_capacity = capacity;
 	}
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	heap_free(old, "region_slab");
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	return places != NULL;
 }
 
@@ -247,7 +247,7 @@ static struct counted_slab *make_slab(struct region_slabs *slabs, uint32_t class
 	struct counted_slab *slab, *empty = class < slabs->class_count ? take_empty(slabs) : NULL;
 	char *memory = empty ? empty->memory : NULL;
 
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	heap_free(empty, "region_slab");
 	slab = heap_alloc(sizeof(*slab) + count * sizeof(slab->blocks[0]));
 	if (slab && !memory)
@@ -255,19 +255,19 @@ static struct counted_slab *make_slab(struct region_slabs *slabs, uint32_t class
 	if (slab)
 		*slab = (struct counted_slab){
 			.memory = memory, .bytes = bytes, .block_bytes = block_bytes, .block_count = count,
-			.class = class,
+			.class = class, .reciprocal = count > 1 ? UINT64_MAX / block_bytes + 1 : 0,
 		};
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	slabs->stats.slab_allocs += !empty && memory;
 	slabs->stats.slab_alloc_errors += !memory;
 	if (slab && memory && make_room(slabs, (bytes >> slabs->part_shift) + 2))
 		return slab;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	if (slab)
 		counted_give_back(slabs, slab);
 	else if (memory)
 		slabs->backing.free(memory, bytes, slabs->backing.arg);
-	lock_acquire(slabs->lock);
+	counted_take(slabs);
 	return NULL;
 }
 

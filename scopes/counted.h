@@ -11,11 +11,14 @@
  * free blocks; and before a slab is asked for, one that is empty is taken from another class. So memory is
  * given back and moves between classes, where go-slab keeps what a class once had.
  *
- * Each set of slabs has one of a few locks, and every call takes it. Neither the backing nor the general
- * heap is called with it held: what has to be given back is collected, and given back behind it.
+ * Each set of slabs has one of a few locks, and every call takes it if there is more than one thread. Neither
+ * the backing nor the general heap is called with it held: what has to be given back is collected, and given
+ * back behind it.
  */
 #ifndef LIBREGION_COUNTED_H
 #define LIBREGION_COUNTED_H
+
+#include <sys/single_threaded.h>
 
 #include "core/core.h"
 #include "region.h"
@@ -37,6 +40,7 @@ struct counted_slab {
 	char *memory;
 	size_t bytes;
 	size_t block_bytes;
+	uint64_t reciprocal; /* floor(2^64 / block_bytes) + 1; 0 for a slab of its own, which is one block */
 	uint32_t block_count;
 	uint32_t fresh;      /* blocks from here on have never been used */
 	uint32_t first_free; /* its number plus 1; 0: none */
@@ -69,6 +73,7 @@ struct region_slabs {
 	void *unused[2];     /* what a freed block of the heap overwrites */
 	uint64_t magic;
 	struct lock *lock;
+	bool is_locked;      /* the lock was taken; else there is one thread only */
 	struct region_slab_backing backing;
 	size_t slab_bytes;
 	unsigned part_shift;
@@ -89,13 +94,35 @@ struct lock *counted_lock(unsigned i);
 /* One for new slabs, in turn. */
 struct lock *counted_next_lock(void);
 
+/*
+ * Takes the lock and gives it up; as long as there is one thread, only so to speak. Nothing that is done in
+ * between could start another.
+ */
+static inline void counted_take(struct region_slabs *slabs)
+{
+	bool is_alone = __libc_single_threaded;
+
+	if (!is_alone)
+		lock_acquire(slabs->lock);
+	slabs->is_locked = !is_alone;
+}
+
+static inline void counted_give_up(struct region_slabs *slabs)
+{
+	if (slabs->is_locked)
+		lock_release(slabs->lock);
+}
+
 /* The slab that p lies in, or NULL. */
 struct counted_slab *counted_slab_at(const struct region_slabs *slabs, const void *p);
+
+__extension__ typedef unsigned __int128 counted_wide;
 
 /* The number of the block that p lies in; block_count or more: in none. */
 static inline size_t counted_block_at(const struct counted_slab *slab, const void *p)
 {
-	return (size_t)((const char *)p - slab->memory) / slab->block_bytes;
+	/* A product's upper half is the quotient, exactly, as long as the dividend has 32 bits. */
+	return (size_t)((counted_wide)(size_t)((const char *)p - slab->memory) * slab->reciprocal >> 64);
 }
 
 static inline char *counted_address(const struct counted_slab *slab, size_t block)

@@ -11,6 +11,7 @@
 
 #define BLOCK_BYTES_DEFAULT 64
 #define SLAB_BYTES_DEFAULT ((size_t)1 << 20)
+#define SLAB_BYTES_LEAST ((size_t)32 << 10)
 #define SLAB_BYTES_MOST ((size_t)1 << 30)
 #define GROWTH_DEFAULT 1.25
 #define GROWTH_LEAST 1.01
@@ -97,8 +98,9 @@ region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double g
 	}
 	set_classes(slabs->classes, block_size, slab_size, growth);
 	set_direct(slabs);
-	slabs->slab_bytes = slab_size;
-	slabs->part_shift = class_log2_floor(slab_size);
+	/* Of the heap range there is a least, so that small slabs don't cost one each. */
+	slabs->slab_bytes = backing || slab_size > SLAB_BYTES_LEAST ? slab_size : SLAB_BYTES_LEAST;
+	slabs->part_shift = class_log2_floor(slabs->slab_bytes);
 	slabs->backing = backing ? *backing : heap_backing;
 	return slabs;
 }
@@ -109,7 +111,7 @@ region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double g
 static bool enter(struct region_slabs *slabs, const char *call)
 {
 	if (__builtin_expect(slabs->magic == COUNTED_MAGIC, 1)) {
-		lock_acquire(slabs->lock);
+		counted_take(slabs);
 		return true;
 	}
 	report_misuse("%s(): the slabs at %p have been destroyed", call, (void *)slabs);
@@ -139,7 +141,7 @@ static struct counted *enter_block(struct region_slabs *slabs, const void *p, st
 	counted = counted_find(slabs, p, slab);
 	if (__builtin_expect(counted != NULL, 1))
 		return counted;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return misused(*slab, p, call);
 }
 
@@ -155,7 +157,7 @@ void region_slab_destroy(region_slabs_t *slabs)
 			slabs->places[i].slab->next = gone;
 			gone = slabs->places[i].slab;
 		}
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	counted_give_back(slabs, gone);
 	heap_free(slabs->places, "region_slab_destroy");
 	heap_free(slabs->table, "region_slab_destroy");
@@ -191,7 +193,7 @@ void *region_slab_alloc(region_slabs_t *slabs, size_t size)
 	slabs->stats.too_big += class == slabs->class_count;
 	if (size <= PTRDIFF_MAX)
 		p = counted_alloc(slabs, class, size);
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	if (!p)
 		errno = ENOMEM;
 	return p;
@@ -206,7 +208,7 @@ void region_slab_add_ref(region_slabs_t *slabs, void *block)
 		return;
 	counted->refs++;
 	slabs->stats.add_refs++;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 }
 
 int region_slab_dec_ref(region_slabs_t *slabs, void *block)
@@ -217,7 +219,7 @@ int region_slab_dec_ref(region_slabs_t *slabs, void *block)
 	if (!counted)
 		return 0;
 	bool has_ended = counted_unref(slabs, slab, counted, &gone);
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	counted_give_back(slabs, gone);
 	return has_ended;
 }
@@ -229,7 +231,7 @@ int region_slab_owns(region_slabs_t *slabs, const void *p)
 	if (!enter(slabs, "region_slab_owns"))
 		return 0;
 	bool owns = counted_find(slabs, p, &slab) != NULL;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return owns;
 }
 
@@ -240,7 +242,7 @@ size_t region_slab_size(region_slabs_t *slabs, const void *block)
 	if (!enter_block(slabs, block, &slab, "region_slab_size"))
 		return 0;
 	size_t bytes = slab->block_bytes;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return bytes;
 }
 
@@ -252,7 +254,7 @@ unsigned region_slab_refs(region_slabs_t *slabs, const void *block)
 	if (!counted)
 		return 0;
 	unsigned refs = counted->refs;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return refs;
 }
 
@@ -266,7 +268,7 @@ void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
 	if (!counted)
 		return;
 	if (next && !(behind = counted_find(slabs, next, &next_slab))) {
-		lock_release(slabs->lock);
+		counted_give_up(slabs);
 		misused(next_slab, next, "region_slab_set_next");
 		return;
 	}
@@ -279,7 +281,7 @@ void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
 	counted->next = next;
 	if (old && (behind = counted_find(slabs, old, &slab)))
 		counted_unref(slabs, slab, behind, &gone);
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	counted_give_back(slabs, gone);
 }
 
@@ -296,7 +298,7 @@ void *region_slab_get_next(region_slabs_t *slabs, void *block)
 		counted->refs++;
 		slabs->stats.add_refs++;
 	}
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return next;
 }
 
@@ -317,7 +319,7 @@ struct region_slab_loc region_slab_loc_of(region_slabs_t *slabs, const void *p)
 			.slab = slab->place + 1, .serial = slabs->places[slab->place].serial,
 			.block = (uint32_t)block, .offset = (uint32_t)offset,
 		};
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return loc;
 }
 
@@ -339,7 +341,7 @@ void *region_slab_ptr_of(region_slabs_t *slabs, struct region_slab_loc loc)
 	if (loc.slab == 0 || !enter(slabs, "region_slab_ptr_of"))
 		return NULL;
 	char *p = at_loc(slabs, loc);
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 	return p;
 }
 
@@ -349,5 +351,5 @@ void region_slab_stats_read(region_slabs_t *slabs, struct region_slab_stats *sta
 	if (!enter(slabs, "region_slab_stats_read"))
 		return;
 	*stats = slabs->stats;
-	lock_release(slabs->lock);
+	counted_give_up(slabs);
 }

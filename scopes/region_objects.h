@@ -311,7 +311,8 @@ REGION_API FILE *region_text_open(struct region_text *text, const char *mode);
  * A slab without blocks in use is given back, but for one a size. Any thread may call anything at any
  * time but destroy. Functions that take a block take any pointer into it.
  *
- * backing: where slabs come from; NULL: the heap range. alloc() may return NULL; memory aligned to 16.
+ * backing: where slabs come from. alloc() may return NULL; its memory is aligned to 16. NULL: the heap range,
+ * where slabs have 32 KiB at least, though blocks above slab_size have their own all the same.
  */
 struct region_slab_backing {
 	void *(*alloc)(size_t bytes, void *arg);
