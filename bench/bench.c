@@ -30,6 +30,7 @@ static struct {
 	double row_seconds;   /* of all repetitions, at most, unless one takes longer */
 	bool smoke;
 	bool litter;
+	pthread_barrier_t *meeting; /* of the run; NULL while one thread is alone */
 } bench = { .program = "bench", .repetitions = 5, .seconds = 0.01, .row_seconds = 0.3 };
 
 struct run {
@@ -49,7 +50,7 @@ struct worker {
 	pthread_t id;
 };
 
-_Noreturn void bench_fail(const char *what)
+void bench_fail(const char *what)
 {
 	fprintf(stderr, "%s: %s\n", bench.program, what);
 	exit(1);
@@ -239,6 +240,12 @@ static void find_passes(struct run *run)
 		run->repetitions--;
 }
 
+void bench_meet(void)
+{
+	if (bench.meeting)
+		pthread_barrier_wait(bench.meeting);
+}
+
 static void repeat_passes(struct run *run, unsigned thread)
 {
 	if (run->threads > 1)
@@ -262,7 +269,11 @@ static void run_threads(struct run *run)
 {
 	struct worker workers[BENCH_MAX_THREADS];
 
+	pthread_barrier_t meeting;
+
 	pthread_barrier_init(&run->start, NULL, run->threads);
+	pthread_barrier_init(&meeting, NULL, run->threads);
+	bench.meeting = run->threads > 1 ? &meeting : NULL;
 	for (unsigned i = 1; i < run->threads; i++) {
 		workers[i] = (struct worker){ .run = run, .thread = i };
 		if (pthread_create(&workers[i].id, NULL, work, &workers[i]))
@@ -271,6 +282,8 @@ static void run_threads(struct run *run)
 	repeat_passes(run, 0);
 	for (unsigned i = 1; i < run->threads; i++)
 		pthread_join(workers[i].id, NULL);
+	bench.meeting = NULL;
+	pthread_barrier_destroy(&meeting);
 	pthread_barrier_destroy(&run->start);
 }
 
@@ -293,6 +306,13 @@ static double median_seconds(const struct run *run)
 	return totals[(run->repetitions - 1) / 2];
 }
 
+void bench_print(const struct bench_row *row, double value)
+{
+	printf("%s,%s,%s,%zu,%u,%.3f,%s\n", bench.program, row->way->name, row->kind, row->n,
+	       row->threads, value, row->unit);
+	fflush(stdout);
+}
+
 void bench_measure(const struct bench_row *row, bench_pass *pass, void *job)
 {
 	struct run run = {
@@ -305,7 +325,5 @@ void bench_measure(const struct bench_row *row, bench_pass *pass, void *job)
 	find_passes(&run);
 	run_threads(&run);
 	double units = row->units * (double)run.passes * row->threads;
-	printf("%s,%s,%s,%zu,%u,%.3f,%s\n", bench.program, row->way->name, row->kind, row->n,
-	       row->threads, median_seconds(&run) * 1e9 / units, row->unit);
-	fflush(stdout);
+	bench_print(row, median_seconds(&run) * 1e9 / units);
 }

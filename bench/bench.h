@@ -27,7 +27,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BENCH_MAX_THREADS 8
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BENCH_MAX_THREADS 16
 
 struct way;
 
@@ -55,6 +59,15 @@ bool bench_selected(const struct way *way);
 /* Measures one row and prints its line. */
 void bench_measure(const struct bench_row *row, bench_pass *pass, void *job);
 
+/* A row whose value is `value` of the row's unit, not a time. */
+void bench_print(const struct bench_row *row, double value);
+
+/*
+ * For passes that work on one thing together: waits until every thread of the run has come here. While
+ * the number of passes is sought there is only one, the first.
+ */
+void bench_meet(void);
+
 /* n, or what is enough to see that the program works when this is a smoke test. */
 size_t bench_capped(size_t n);
 
@@ -69,12 +82,16 @@ size_t bench_between(uint64_t *state, size_t low, size_t high);
 void bench_print_malloc(void);
 
 /* Says what went wrong on stderr and exits with status 1. */
-_Noreturn void bench_fail(const char *what);
+void bench_fail(const char *what) __attribute__((noreturn));
 
 /* Makes the compiler believe that *word is read: nothing about its block is optimised away. */
 static inline void bench_see(const uint64_t *word)
 {
 	__asm__ volatile("" : : "m"(*word));
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -19,9 +19,27 @@ static bool find(void *function, const char *name)
 	return *(void **)function != NULL;
 }
 
+/* Buffers of 64 KiB, as those of the hand-written bump, and kept as it keeps them. */
+void ways_make_region(void)
+{
+	ways_thread.region = region_create(&(struct region_options){
+		.name = "bench", .buffer_size = BUMP_BUFFER, .keep_bytes = (size_t)1 << 40,
+	});
+	if (!ways_thread.region)
+		bench_fail("libregion makes no region");
+}
+
+static void drop_region(void)
+{
+	if (ways_thread.region)
+		region_destroy(ways_thread.region);
+	ways_thread.region = NULL;
+}
+
 bool ways_have_jemalloc(void)
 {
-	return find(&ways_jemalloc.mallocx, "mallocx") && find(&ways_jemalloc.mallctl, "mallctl") &&
+	return find(&ways_jemalloc.mallocx, "mallocx") && find(&ways_jemalloc.dallocx, "dallocx") &&
+	       find(&ways_jemalloc.mallctl, "mallctl") &&
 	       find(&ways_jemalloc.mallctlnametomib, "mallctlnametomib") &&
 	       find(&ways_jemalloc.mallctlbymib, "mallctlbymib");
 }
@@ -96,10 +114,31 @@ static void drop_pool_parent(void)
 }
 #endif
 
+#ifdef BENCH_TALLOC
+static void drop_talloc_pool(void)
+{
+	talloc_free(ways_thread.talloc_pool);
+	ways_thread.talloc_pool = NULL;
+}
+#else
+static void drop_talloc_pool(void)
+{
+}
+#endif
+
+#ifndef BENCH_PMR
+static void pmr_drop(void)
+{
+}
+#endif
+
 void ways_end_thread(void)
 {
+	drop_region();
 	bump_end_thread();
 	bump_drop(&ways_thread.bump);
 	drop_arena();
 	drop_pool_parent();
+	drop_talloc_pool();
+	pmr_drop();
 }

@@ -26,6 +26,9 @@
 #ifdef BENCH_APR
 #include <apr_pools.h>
 #endif
+#ifdef BENCH_TALLOC
+#include <talloc.h>
+#endif
 
 #define WAY_INLINE static inline __attribute__((always_inline))
 
@@ -41,7 +44,9 @@ struct way {
 
 /* X(name) for the ways that go through malloc and free, then for all. */
 #define WAYS_OF_MALLOC(X) X(heap) X(do) X(unfreed) X(none)
-#define WAYS(X) WAYS_OF_MALLOC(X) X(bump) X(inlined) X(obstack) X(arena) X(miheap) WAYS_APR(X)
+#define WAYS(X) \
+	WAYS_OF_MALLOC(X) X(region) X(bump) X(inlined) X(obstack) X(arena) X(miheap) \
+	WAYS_APR(X) WAYS_TALLOC(X) WAYS_PMR(X)
 
 #define WAY_ADDRESS(way) &way_##way,
 
@@ -108,6 +113,7 @@ static const struct way way_none = {
 /* ---- per-thread state of the other ways ------------------------------------------------------ */
 
 struct ways_thread {
+	region_t *region;
 	struct bump bump;
 	struct obstack obstack;
 	int arena_flags; /* for mallocx(); 0 until the thread's arena exists */
@@ -117,11 +123,40 @@ struct ways_thread {
 	apr_pool_t *pool_parent; /* keeps the memory of pools between extents */
 	apr_pool_t *pool;
 #endif
+	void *talloc;      /* the context of this extent */
+	void *talloc_pool; /* kept between extents */
 };
 extern __thread struct ways_thread ways_thread;
 
 /* Gives back what the calling thread keeps between extents. */
 void ways_end_thread(void);
+
+/* ---- a region as an object, reset: the bump is inlined from region_objects.h ------------------ */
+
+WAY_INLINE bool way_has_region_objects(void)
+{
+	return region_create_for != NULL;
+}
+
+void ways_make_region(void);
+
+WAY_INLINE void region_extent(void (*fn)(void *), void *arg)
+{
+	if (!ways_thread.region)
+		ways_make_region();
+	fn(arg);
+	region_reset(ways_thread.region);
+}
+
+WAY_INLINE void *region_take(size_t size)
+{
+	return region_alloc(ways_thread.region, size);
+}
+
+static const struct way way_region = {
+	"region", "region_alloc from a region, reset",
+	way_has_region_objects, region_extent, region_take, NULL, true,
+};
 
 /* ---- the hand-written bump ------------------------------------------------------------------- */
 
@@ -178,6 +213,7 @@ static const struct way way_obstack = {
 /* Looked up once, in ways.c: jemalloc's interface, or NULLs. */
 extern struct ways_jemalloc {
 	void *(*mallocx)(size_t size, int flags);
+	void (*dallocx)(void *block, int flags);
 	int (*mallctl)(const char *name, void *old, size_t *old_size, void *new, size_t new_size);
 	int (*mallctlnametomib)(const char *name, size_t *mib, size_t *mib_size);
 	int (*mallctlbymib)(const size_t *mib, size_t mib_size, void *old, size_t *old_size, void *new,
@@ -259,6 +295,72 @@ static const struct way way_apr = {
 };
 #else
 #define WAYS_APR(X)
+#endif
+
+/* ---- talloc: a context for each extent; or a talloc_pool for the thread, emptied ------------- */
+
+#ifdef BENCH_TALLOC
+#define WAYS_TALLOC(X) X(talloc) X(tpool)
+
+#define TALLOC_POOL_BYTES ((size_t)1 << 20) /* what doesn't fit comes from malloc */
+
+WAY_INLINE void talloc_extent(void (*fn)(void *), void *arg)
+{
+	ways_thread.talloc = talloc_new(NULL);
+	fn(arg);
+	talloc_free(ways_thread.talloc);
+}
+
+WAY_INLINE void tpool_extent(void (*fn)(void *), void *arg)
+{
+	if (!ways_thread.talloc_pool)
+		ways_thread.talloc_pool = talloc_pool(NULL, TALLOC_POOL_BYTES);
+	ways_thread.talloc = ways_thread.talloc_pool;
+	fn(arg);
+	talloc_free_children(ways_thread.talloc_pool);
+}
+
+WAY_INLINE void *talloc_take(size_t size)
+{
+	return talloc_size(ways_thread.talloc, size);
+}
+
+static const struct way way_talloc = {
+	"talloc", "a talloc context, made and freed",
+	way_is_always, talloc_extent, talloc_take, NULL, true,
+};
+static const struct way way_tpool = {
+	"tpool", "a talloc pool of 1 MiB, emptied",
+	way_is_always, tpool_extent, talloc_take, NULL, true,
+};
+#else
+#define WAYS_TALLOC(X)
+#endif
+
+/* ---- std::pmr::monotonic_buffer_resource with a first buffer of 64 KiB, released ------------- */
+
+#ifdef BENCH_PMR
+#define WAYS_PMR(X) X(pmr)
+
+/* In pmr.cc: a virtual call, as std::pmr's containers make it. */
+void pmr_begin(void);
+void pmr_release(void);
+void pmr_drop(void);
+void *pmr_take(size_t size);
+
+WAY_INLINE void pmr_extent(void (*fn)(void *), void *arg)
+{
+	pmr_begin();
+	fn(arg);
+	pmr_release();
+}
+
+static const struct way way_pmr = {
+	"pmr", "std::pmr::monotonic_buffer_resource over malloc, released",
+	way_is_always, pmr_extent, pmr_take, NULL, true,
+};
+#else
+#define WAYS_PMR(X)
 #endif
 
 #endif

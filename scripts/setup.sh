@@ -38,9 +38,14 @@ setup_needs_demo='
 library libjemalloc.so.2 libjemalloc2
 command xmllint libxml2-utils'
 
+# Pools that benchmarks compare with; without them the benchmarks have fewer columns.
+setup_needs_bench='
+module apr-1 libapr1-dev
+module talloc libtalloc-dev'
+
 # Programs that the compat suite runs, and what other suites make use of. A test that misses its
 # program is skipped.
-setup_needs_tests="$setup_needs_demo"'
+setup_needs_tests="$setup_needs_demo$setup_needs_bench"'
 command redis-server redis-server
 command redis-benchmark redis-tools
 command sqlite3 sqlite3
