@@ -17,6 +17,7 @@
 #include "lock.h"
 #include "os.h"
 #include "range.h"
+#include "remote.h"
 #include "report.h"
 #include "slab.h"
 #include "span.h"

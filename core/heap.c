@@ -1,9 +1,11 @@
 /*
- * heap.c: the life of thread heaps, frees that cross threads, and the general heap's entry points.
+ * heap.c: the life of thread heaps, and the general heap's entry points.
  *
- * A free of another heap's block goes into an outbox of the freeing thread and travels from there in
- * batches, one compare-and-swap each (snmalloc's batching). What arrives lies in the inbox until the
- * owner needs memory; where the owner has ended, whoever posts takes it back on the owner's behalf.
+ * Adoption: the next new thread takes an idle heap over with its slabs, which is good for who inherits its
+ * predecessor's blocks. Until then any thread adopts slabs from it before it makes new ones. Few idle heaps
+ * keep their slabs, so that they are quickly looked through; those of more become slabs of one heap that is
+ * no thread's, the orphanage. So the owner of a slab changes, always under the heaps' lock, and from an idle
+ * heap to another.
  *
  * A thread past its end (heap_dead) allocates from one shared heap under a lock.
  */
@@ -13,11 +15,16 @@
 #include "big.h"
 #include "buffer.h"
 #include "os.h"
+#include "remote.h"
 #include "report.h"
 #include "slab.h"
 #include "waiting.h"
 
-#define OUTBOX_MAX_BYTES ((size_t)16 << 10)
+/* Heaps whose threads have ended, and which keep their slabs. */
+#define IDLE_MAX 8
+
+/* Of the threads without a heap that free blocks of others, one in so many frees gets one, to collect in. */
+#define BARE_FREES 16
 
 __thread struct heap *heap_tls = &heap_none;
 struct heap heap_none = {.state = HEAP_NONE};
@@ -26,11 +33,16 @@ struct heap heap_dead = {.state = HEAP_NONE};
 static struct heaps {
 	struct lock lock;
 	struct heap *all;
-	struct heap *idle;
+	struct heap *idle;   /* with slabs, the last one first */
+	struct heap *shells; /* idle without */
+	uint32_t idle_count;
 	heap_hook *birth_hook;
 	void (*pressure_hook)(void);
 	struct lock shared_lock;
 	struct heap *shared; /* for threads past their end */
+	struct heap *orphanage;
+	uint32_t bare_frees;   /* of blocks of others, by threads without a heap */
+	uint64_t idle_classes; /* a bit for each class that idle heaps may have a slab of */
 } heaps;
 
 void heap_set_birth_hook(heap_hook *hook)
@@ -64,16 +76,72 @@ static struct heap *heap_create(enum heap_state state)
 	return heap;
 }
 
+/* Under the lock. */
+static void set_idle_classes(uint64_t classes)
+{
+	__atomic_store_n(&heaps.idle_classes, classes, __ATOMIC_RELAXED);
+}
+
+static bool adopt_from(struct heap *idle, struct heap *heap, unsigned class)
+{
+	struct span *slab = idle ? idle->queues[class].first : NULL;
+
+	if (slab)
+		slab_move(idle, heap, slab);
+	return slab != NULL;
+}
+
+void heap_note_idle_class(unsigned class)
+{
+	set_idle_classes(heaps.idle_classes | (uint64_t)1 << class);
+}
+
+bool heap_adopt(struct heap *heap, unsigned class)
+{
+	uint64_t bit = (uint64_t)1 << class;
+
+	/* Unlocked, as a hint. */
+	if (!(__atomic_load_n(&heaps.idle_classes, __ATOMIC_RELAXED) & bit))
+		return false;
+	lock_acquire(&heaps.lock);
+	bool is_adopted = adopt_from(heaps.orphanage, heap, class);
+	for (struct heap *idle = heaps.idle; idle && !is_adopted; idle = idle->next_idle)
+		is_adopted = adopt_from(idle, heap, class);
+	if (!is_adopted)
+		set_idle_classes(heaps.idle_classes & ~bit);
+	lock_release(&heaps.lock);
+	return is_adopted;
+}
+
 static struct heap *take_idle(void)
 {
 	lock_acquire(&heaps.lock);
-	struct heap *heap = heaps.idle;
+	struct heap **list = heaps.idle ? &heaps.idle : &heaps.shells, *heap = *list;
 	if (heap) {
-		heaps.idle = heap->next_idle;
+		*list = heap->next_idle;
+		heaps.idle_count -= list == &heaps.idle;
 		__atomic_store_n(&heap->state, HEAP_LIVE, __ATOMIC_RELAXED);
 	}
 	lock_release(&heaps.lock);
 	return heap;
+}
+
+/* Puts a heap whose thread has ended where it belongs, under the lock. */
+static void put_idle(struct heap *heap)
+{
+	bool is_shell = heaps.idle_count == IDLE_MAX && heaps.orphanage;
+	struct heap **list = is_shell ? &heaps.shells : &heaps.idle;
+	uint64_t classes = 0;
+
+	for (unsigned class = 0; class < CLASS_COUNT; class++) {
+		classes |= (uint64_t)(heap->queues[class].first != NULL) << class;
+		if (is_shell)
+			slab_move_queue(heap, heaps.orphanage, class);
+	}
+	set_idle_classes(heaps.idle_classes | classes);
+	heaps.idle_count += !is_shell;
+	heap->next_idle = *list;
+	*list = heap;
 }
 
 struct heap *heap_make(void)
@@ -92,6 +160,16 @@ struct heap *heap_make(void)
 	return heap;
 }
 
+/* Should two threads do this at once, one of the heaps stays unused. */
+static void make_orphanage(void)
+{
+	struct heap *heap = heap_create(HEAP_IDLE), *none = NULL;
+
+	if (heap)
+		__atomic_compare_exchange_n(&heaps.orphanage, &none, heap, false, __ATOMIC_RELEASE,
+		                            __ATOMIC_RELAXED);
+}
+
 void heap_retire(void)
 {
 	struct heap *heap = heap_tls;
@@ -103,15 +181,32 @@ void heap_retire(void)
 	heap->inline_granules = 0;
 	buffer_drop_spares(heap);
 	big_drop_spares(heap);
-	heap_flush(heap);
+	remote_flush(heap);
+	if (!__atomic_load_n(&heaps.orphanage, __ATOMIC_RELAXED))
+		make_orphanage();
 	lock_acquire(&heaps.lock);
 	__atomic_store_n(&heap->state, HEAP_IDLE, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	heap_drain(heap);
+	remote_drain(heap, true);
 	slab_trim(heap, false);
-	heap->next_idle = heaps.idle;
-	heaps.idle = heap;
+	put_idle(heap);
 	lock_release(&heaps.lock);
+}
+
+void heap_drain_idle(struct heap *heap)
+{
+	lock_acquire(&heaps.lock);
+	if (heap->state == HEAP_IDLE)
+		remote_drain(heap, true);
+	lock_release(&heaps.lock);
+}
+
+static void trim_idle(struct heap *heap)
+{
+	if (heap) {
+		remote_drain(heap, true);
+		slab_trim(heap, true);
+	}
 }
 
 void heap_trim(void)
@@ -120,15 +215,16 @@ void heap_trim(void)
 
 	if (own->state == HEAP_LIVE) {
 		big_drop_spares(own);
-		heap_flush(own);
-		heap_drain(own);
+		remote_flush(own);
+		remote_drain(own, false);
 		slab_trim(own, true);
 	}
 	lock_acquire(&heaps.lock);
-	for (struct heap *heap = heaps.idle; heap; heap = heap->next_idle) {
-		heap_drain(heap);
-		slab_trim(heap, true);
-	}
+	for (struct heap *heap = heaps.shells; heap; heap = heap->next_idle)
+		trim_idle(heap);
+	for (struct heap *heap = heaps.idle; heap; heap = heap->next_idle)
+		trim_idle(heap);
+	trim_idle(heaps.orphanage);
 	lock_release(&heaps.lock);
 }
 
@@ -177,83 +273,6 @@ void heap_after_fork_in_child(void)
 	after_fork(lock_after_fork_in_child);
 }
 
-/* Frees that cross threads. */
-
-void heap_post(struct heap *to, struct free_block *head, struct free_block *tail)
-{
-	struct free_block *first = __atomic_load_n(&to->inbox, __ATOMIC_RELAXED);
-
-	do {
-		tail->next = first;
-	} while (!__atomic_compare_exchange_n(&to->inbox, &first, head, true, __ATOMIC_RELEASE,
-	                                      __ATOMIC_RELAXED));
-}
-
-void heap_drain(struct heap *heap)
-{
-	if (!__atomic_load_n(&heap->inbox, __ATOMIC_RELAXED))
-		return;
-	struct free_block *block = __atomic_exchange_n(&heap->inbox, NULL, __ATOMIC_ACQUIRE);
-	while (block) {
-		struct free_block *next = block->next;
-		slab_free(heap, span_of(block), block);
-		block = next;
-	}
-}
-
-/* Takes back what lies in the inbox of a heap whose thread has ended. */
-static void drain_idle(struct heap *heap)
-{
-	lock_acquire(&heaps.lock);
-	if (heap->state == HEAP_IDLE)
-		heap_drain(heap);
-	lock_release(&heaps.lock);
-}
-
-static void outbox_send(struct outbox *outbox)
-{
-	struct heap *to = outbox->to;
-
-	if (!outbox->head)
-		return;
-	heap_post(to, outbox->head, outbox->tail);
-	outbox->head = NULL;
-	outbox->bytes = 0;
-	/* Either we see that its thread has ended, or the thread, ending, sees what we have left. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&to->state, __ATOMIC_RELAXED) == HEAP_IDLE)
-		drain_idle(to);
-}
-
-void heap_flush(struct heap *heap)
-{
-	for (unsigned i = 0; i < HEAP_OUTBOXES; i++)
-		outbox_send(&heap->outboxes[i]);
-}
-
-static void free_remote(struct heap *heap, struct span *slab, struct free_block *block)
-{
-	struct heap *to = slab->owner;
-
-	if (heap->state != HEAP_LIVE) {
-		struct outbox single = {.to = to, .head = block, .tail = block};
-		outbox_send(&single);
-		return;
-	}
-	struct outbox *outbox = &heap->outboxes[(uintptr_t)to / sizeof(struct heap) % HEAP_OUTBOXES];
-	if (outbox->to != to) {
-		outbox_send(outbox);
-		outbox->to = to;
-	}
-	block->next = outbox->head;
-	if (!outbox->head)
-		outbox->tail = block;
-	outbox->head = block;
-	outbox->bytes += slab->block_bytes;
-	if (outbox->bytes >= OUTBOX_MAX_BYTES)
-		outbox_send(outbox);
-}
-
 /* The slow half of free(). */
 
 /* Is p the start of a block that has been on the free list? Exact also while blocks of the slab sleep. */
@@ -270,24 +289,57 @@ static bool is_freed(const struct span *slab, const void *p)
 	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || slab_block_sleeps(slab, p);
 }
 
+/* May p be freed? The same questions as the inlined path asks, and those that it leaves, exactly. */
+static bool is_freeable(const struct span *slab, void *p, const char *call)
+{
+	size_t granule = range_granule_at(p);
+
+	if (granule < HOT_LOAD(range.granules) && slab_is_block(slab, granule) &&
+	    ((struct free_block *)p)->mark != heap_freed_mark(p))
+		return true;
+	if (!is_slab_block(slab, p)) {
+		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u", call, p,
+		              (size_t)((char *)p - slab->start) % slab->block_bytes, slab->block_bytes);
+		return false;
+	}
+	if (is_freed(slab, p)) {
+		report_misuse("%s(%p): double free of a block of %u bytes", call, p, slab->block_bytes);
+		return false;
+	}
+	return true;
+}
+
+/* The thread's heap, if it has one, or has reason to get one. */
+static struct heap *heap_for_remote_free(void)
+{
+	struct heap *heap = heap_self();
+
+	if (heap == &heap_none && __atomic_add_fetch(&heaps.bare_frees, 1, __ATOMIC_RELAXED) % BARE_FREES == 0)
+		heap = heap_make();
+	return heap && heap->state == HEAP_LIVE ? heap : NULL;
+}
+
+static void free_remote(struct span *slab, struct free_block *block)
+{
+	struct heap *heap = heap_for_remote_free();
+
+	if (heap)
+		remote_free(heap, slab, block);
+	else
+		remote_free_bare(slab, block);
+}
+
 static void free_in_slab(struct span *slab, void *p, const char *call)
 {
 	struct heap *heap = heap_self();
 
-	if (!is_slab_block(slab, p)) {
-		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %u", call, p,
-		              (size_t)((char *)p - slab->start) % slab->block_bytes, slab->block_bytes);
+	if (!is_freeable(slab, p, call))
 		return;
-	}
-	if (is_freed(slab, p)) {
-		report_misuse("%s(%p): double free of a block of %u bytes", call, p, slab->block_bytes);
-		return;
-	}
 	((struct free_block *)p)->mark = heap_freed_mark(p);
-	if (slab->owner == heap)
-		slab_free(heap, slab, p);
+	if (__atomic_load_n(&slab->owner, __ATOMIC_RELAXED) == heap)
+		slab_free(heap, slab, p, p, 1);
 	else
-		free_remote(heap, slab, p);
+		free_remote(slab, p);
 }
 
 static void report_spare(const struct span *span, void *p, const char *call)

@@ -11,9 +11,10 @@
  * (mimalloc's empty heap), so there is no test for "initialised".
  *
  * Life: a heap is made when a thread first needs one, becomes idle when the thread ends, and is taken
- * over as it is, blocks and all, by the next new thread. A heap is never unmapped, so that a free by
- * another thread always finds an inbox. In the child of a fork the other threads' heaps are lost: they
- * may have been copied in the middle of an operation, so nothing is ever taken from them again.
+ * over by the next new thread. Its slabs with room go to whoever needs them first (heap_adopt). A heap is
+ * never unmapped, so that a free by another thread always finds an inbox. In the child of a fork the other
+ * threads' heaps are lost: they may have been copied in the middle of an operation, so nothing is ever
+ * taken from them again.
  */
 #ifndef LIBREGION_HEAP_H
 #define LIBREGION_HEAP_H
@@ -30,6 +31,7 @@
 #define HEAP_DIRECT_MAX ((size_t)1024)
 #define HEAP_DIRECT_GRANULES (HEAP_DIRECT_MAX >> GRANULE_SHIFT)
 #define HEAP_OUTBOXES 8u
+#define HEAP_BUNDLES 64u
 #define HEAP_BIG_BINS 24u
 #define BUFFER_MIN_LOG2 16u
 #define BUFFER_MAX_LOG2 24u
@@ -42,11 +44,16 @@ struct slab_queue {
 	struct span *first, *last;
 };
 
-/* Blocks freed by this thread on their way to another heap's inbox. */
+/* Blocks of other heaps that this thread has freed: of one slab, and messages to one heap; see remote.h. */
+struct bundle {
+	struct span *slab;
+	struct free_block *first, *last;
+	uint32_t count;
+};
+
 struct outbox {
 	struct heap *to;
 	struct free_block *head, *tail;
-	size_t bytes;
 };
 
 struct heap {
@@ -69,7 +76,9 @@ struct heap {
 	uint32_t big_bins_used;           /* a bit for each bin that has served since big_epoch */
 	uint32_t big_frees;               /* that came to the spares */
 	uint32_t big_epoch;               /* of the pool, when unused spares were last let go */
+	struct bundle bundles[HEAP_BUNDLES];
 	struct outbox outboxes[HEAP_OUTBOXES];
+	size_t collected_bytes;           /* in bundles and outboxes */
 	struct heap *next_heap;           /* all heaps */
 	struct heap *next_idle;
 
@@ -130,14 +139,14 @@ void heap_free(void *p, const char *call);
 /* Bytes of the block at p, wherever it is; 0, and it is reported, if there is no block. */
 size_t heap_block_bytes(const void *p, const char *call);
 
-/* Leaves blocks, linked from head to tail, in a heap's inbox. */
-void heap_post(struct heap *to, struct free_block *head, struct free_block *tail);
+/* Takes over a slab of the class, with room if it can be told, that an ended thread has left. */
+bool heap_adopt(struct heap *heap, unsigned class);
 
-/* Sends what lies in the heap's outboxes. */
-void heap_flush(struct heap *heap);
+/* Takes back what has been sent to a heap, if its thread has ended. */
+void heap_drain_idle(struct heap *heap);
 
-/* Takes back what other threads have freed. */
-void heap_drain(struct heap *heap);
+/* Notes that an idle heap has a slab of the class, under the heaps' lock. */
+void heap_note_idle_class(unsigned class);
 
 /* Odd, so that no pointer to a block is one; it fits into one instruction with the address. */
 #define FREED_MARK ((uintptr_t)0x35c1f0a7)
@@ -284,7 +293,7 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 	struct free_block *block = p;
 	uintptr_t mark = heap_freed_mark(p);
 
-	if (__builtin_expect(span->owner != heap, 0))
+	if (__builtin_expect(HOT_LOAD(span->owner) != heap, 0))
 		return false;
 	if (__builtin_expect(!slab_is_block(span, granule) || block->mark == mark, 0))
 		return false;

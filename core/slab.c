@@ -12,9 +12,11 @@
 
 #include "big.h"
 #include "os.h"
+#include "remote.h"
 #include "report.h"
 
-#define SLAB_LONG_SLICES 4u /* for classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more */
+/* For classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more. */
+#define SLAB_LONG_SLICES (SLAB_MAX_BYTES >> SLICE_SHIFT)
 
 #define SLAB_KEPT (UINT32_MAX / 2)
 
@@ -93,15 +95,23 @@ static void put_fresh(struct span *slab, void *p)
 	slab->free = block;
 }
 
-/*
- * Is this block of the free list as it was left? If not, something has written to a freed block or behind the
- * end of its neighbour; the list can't be followed any further, and is given up.
- */
-static bool list_is_sound(struct span *slab, const struct free_block *block)
+/* Is this block of the free list as it was left? */
+static bool is_sound(const struct span *slab, const struct free_block *block)
 {
 	size_t offset = (size_t)((const char *)block - slab->start);
 
-	if (offset < span_bytes(slab) && block->mark == heap_freed_mark(block))
+	return offset < span_bytes(slab) && block->mark == heap_freed_mark(block);
+}
+
+/*
+ * Something has written to a freed block, or behind the end of its neighbour, if the first block isn't
+ * sound; the list can't be followed any further, and is given up.
+ */
+static bool list_is_sound(struct span *slab)
+{
+	struct free_block *block = slab->free;
+
+	if (is_sound(slab, block))
 		return true;
 	slab->free = NULL;
 	report_misuse("malloc: a free block of %u bytes at %p, or a link to it, has been overwritten",
@@ -137,16 +147,15 @@ static unsigned char *block_mark(const struct span *slab, uint32_t i)
 	return range_map_of(slab->start + (size_t)i * slab->block_bytes);
 }
 
-/* Marks all blocks of the list, which is empty then; how many they were. */
+/* Marks the blocks of the list and takes them off it; how many they were. A damaged rest stays. */
 static uint32_t mark_free(struct span *slab)
 {
 	uint32_t count = 0;
 
-	for (struct free_block *block = slab->free; block && list_is_sound(slab, block); block = block->next) {
-		__atomic_store_n(range_map_of(block), GRANULE_FREED, __ATOMIC_RELAXED);
+	for (; slab->free && is_sound(slab, slab->free); slab->free = slab->free->next) {
+		__atomic_store_n(range_map_of(slab->free), GRANULE_FREED, __ATOMIC_RELAXED);
 		count++;
 	}
-	slab->free = NULL;
 	return count;
 }
 
@@ -271,7 +280,7 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	struct span *slab;
 
 	while ((slab = heap->queues[class].first) != NULL) {
-		if (slab->free && list_is_sound(slab, slab->free))
+		if (slab->free && list_is_sound(slab))
 			return slab;
 		if (slab_wake(slab) || slab_extend(slab))
 			return slab;
@@ -285,10 +294,13 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 
 void *slab_alloc(struct heap *heap, unsigned class)
 {
-	heap_drain(heap);
+	remote_drain(heap, false);
 	struct span *slab = slab_with_room(heap, class);
+	if (!slab)
+		remote_flush(heap);
+	while (!slab && heap_adopt(heap, class))
+		slab = slab_with_room(heap, class);
 	if (!slab) {
-		heap_flush(heap);
 		slab = slab_create(heap, class);
 		if (!slab)
 			return NULL;
@@ -297,20 +309,31 @@ void *slab_alloc(struct heap *heap, unsigned class)
 	return slab_pop(slab);
 }
 
-void slab_free(struct heap *heap, struct span *slab, struct free_block *block)
+/* A full slab is about to have free blocks. */
+static void unfill(struct heap *heap, struct span *slab)
 {
-	block->next = slab->free;
-	slab->free = block;
-	if (--slab->countdown == 0)
+	slab->is_full = false;
+	slab->countdown = slab->capacity;
+	queue_append(heap, slab);
+}
+
+void slab_free(struct heap *heap, struct span *slab, struct free_block *first, struct free_block *last,
+               uint32_t count)
+{
+	last->next = slab->free;
+	slab->free = first;
+	if (slab->is_full)
+		unfill(heap, slab);
+	slab->countdown -= count;
+	if (slab->countdown == 0)
 		slab_event(heap, slab);
 }
 
 __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *slab)
 {
 	if (slab->is_full) {
-		slab->is_full = false;
-		slab->countdown = slab->capacity - 1;
-		queue_append(heap, slab);
+		unfill(heap, slab);
+		slab->countdown--;
 	}
 	if (slab_used(slab) > 0)
 		return;
@@ -321,6 +344,19 @@ __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *
 	} else {
 		slab_destroy(heap, slab);
 	}
+}
+
+void slab_move(struct heap *from, struct heap *to, struct span *slab)
+{
+	queue_remove(from, slab);
+	__atomic_store_n(&slab->owner, to, __ATOMIC_RELAXED);
+	queue_append(to, slab);
+}
+
+void slab_move_queue(struct heap *from, struct heap *to, unsigned class)
+{
+	while (from->queues[class].first)
+		slab_move(from, to, from->queues[class].first);
 }
 
 void slab_trim(struct heap *heap, bool holes)

@@ -11,12 +11,14 @@
  *     full (is_full)         1: the next free brings the slab back into its queue
  *     kept empty (is_kept)   blocks handed out + SLAB_KEPT: never 0
  *
- * Blocks in another thread's outbox or in the inbox count as handed out.
+ * Blocks on their way from another thread (remote.h) count as handed out.
  */
 #ifndef LIBREGION_SLAB_H
 #define LIBREGION_SLAB_H
 
 #include "heap.h"
+
+#define SLAB_MAX_BYTES (4 * SLICE_BYTES) /* of a slab, and nothing to do with its blocks */
 
 /* A block of a class from the heap's slabs, for the heap's own thread. NULL: out of memory. */
 void *slab_alloc(struct heap *heap, unsigned class);
@@ -24,8 +26,18 @@ void *slab_alloc(struct heap *heap, unsigned class);
 /* Blocks of the slab that are handed out. */
 uint32_t slab_used(const struct span *slab);
 
-/* Frees a block that is known to be one, for the thread that owns the slab's heap. */
-void slab_free(struct heap *heap, struct span *slab, struct free_block *block);
+/*
+ * Frees `count` blocks that are known to be such, linked from the first to the last, for the thread that owns
+ * the slab's heap.
+ */
+void slab_free(struct heap *heap, struct span *slab, struct free_block *first, struct free_block *last,
+               uint32_t count);
+
+/* Makes a slab that is in a queue of one heap the other's; under the heaps' lock, as the owner changes. */
+void slab_move(struct heap *from, struct heap *to, struct span *slab);
+
+/* All of a queue. */
+void slab_move_queue(struct heap *from, struct heap *to, unsigned class);
 
 /* Gives back every slab of the heap that is empty, and with `holes` the free pages of the others. */
 void slab_trim(struct heap *heap, bool holes);

@@ -42,12 +42,8 @@ struct region;
 struct free_block;
 
 struct span {
-	/* The first line is all that malloc and free touch. */
-	struct heap *owner;      /* of a slab; NULL for any other kind */
-	union {
-		struct free_block *free; /* slab: list of free blocks */
-		const char *wait_name;   /* buffer: of the scope that left the last waiting blocks */
-	};
+	/* The first line hardly changes: of a slab it is all that a free by another thread looks at. */
+	struct heap *owner; /* of a slab; NULL for any other kind */
 	union {
 		struct {
 			uint64_t reciprocal;    /* slab: floor(2^64 / granules of a block) + 1; see heap.h */
@@ -59,10 +55,6 @@ struct span {
 			char *resume;              /* buffer between scopes: where the next one goes on */
 		};
 		uint64_t serial;               /* big: of a block that a scope has noted, or 0 (big_list.h) */
-	};
-	union {
-		uint32_t countdown;   /* slab: frees until the next event; see slab.h */
-		uint32_t wait_blocks; /* buffer: that wait, when they were last counted */
 	};
 	uint8_t kind;            /* enum span_kind */
 	union {
@@ -80,26 +72,34 @@ struct span {
 	uint8_t was_moved;       /* big: os_move() brought its pages here */
 	uint8_t has_map;         /* free run: pages of its map may be resident */
 	uint32_t slices;         /* the span's length */
-
-	/* The second line: lists, and what slow paths need. */
-	char *start;              /* the first byte */
-	struct span *next, *prev; /* slab queue, region's buffers, cache, pool */
-	union {
-		struct {
-			uint32_t block_bytes; /* slab */
-			uint32_t capacity;    /* slab: blocks */
-		};
-		char *wait_hi;            /* buffer: its blocks below this belong to no open scope; NULL: none */
-	};
-	uint32_t extended;        /* slab: blocks that have been on the free list so far */
-	union {
-		uint32_t asleep;   /* slab: free blocks on purged pages, which are not on the list */
-		uint32_t stamp_ms; /* free dirty run: when it became one, the low 32 bits */
-		uint32_t wait_granules; /* buffer: of its waiting blocks */
-	};
+	uint32_t block_bytes;    /* slab */
+	char *start;             /* the first byte */
 	union {
 		size_t bytes;   /* big: bytes of the block */
 		char *used_end; /* buffer: no block has ended behind it since the map was cleared */
+	};
+
+	/* The second line is the owner's: of a slab it changes with every block. */
+	union {
+		struct free_block *free; /* slab: list of free blocks */
+		const char *wait_name;   /* buffer: of the scope that left the last waiting blocks */
+	};
+	struct span *next, *prev;    /* slab queue, region's buffers, cache, pool */
+	union {
+		uint32_t countdown;   /* slab: frees until the next event; see slab.h */
+		uint32_t wait_blocks; /* buffer: that wait, when they were last counted */
+	};
+	union {
+		uint32_t asleep;        /* slab: free blocks on purged pages, which are not on the list */
+		uint32_t stamp_ms;      /* free dirty run: when it became one, the low 32 bits */
+		uint32_t wait_granules; /* buffer: of its waiting blocks */
+	};
+	union {
+		struct {
+			uint32_t capacity; /* slab: blocks */
+			uint32_t extended; /* slab: blocks that have been on the free list so far */
+		};
+		char *wait_hi;         /* buffer: its blocks below this belong to no open scope; NULL: none */
 	};
 	struct region *region; /* buffer: the open region it belongs to, or NULL; bare: whose it is */
 	const char *reclaimer; /* buffer: last scope that reclaimed blocks here, by name; bare: the owner */
@@ -113,7 +113,7 @@ struct span {
 } __attribute__((aligned(128)));
 
 static_assert(sizeof(struct span) == 128, "a descriptor is two cache lines");
-static_assert(offsetof(struct span, next) == 64, "malloc and free touch one cache line of a span");
+static_assert(offsetof(struct span, free) == 64, "what the owner changes has a line of its own");
 
 /*
  * The slice table holds a descriptor's distance from the first one, in bytes: shifted beforehand, so to

@@ -75,7 +75,7 @@ Test(heap, blocks_freed_by_another_thread_come_back_to_their_owner)
 	fill(&parcel);
 	run_thread(free_parcel, &parcel);
 	require(heap->inbox != NULL, "they lie in the inbox");
-	heap_drain(heap);
+	remote_drain(heap, false);
 	require(heap->inbox == NULL, "it has been emptied");
 	slab_trim(heap, false);
 	require(used_bytes() == 0, "%zu bytes", used_bytes());
@@ -93,7 +93,7 @@ Test(heap, an_allocation_that_needs_memory_takes_what_lies_in_the_inbox)
 		require(round < 2 || used_bytes() <= used + used / 4, "round %d: %zu", round, used_bytes());
 		run_thread(free_parcel, &parcel);
 	}
-	heap_drain(heap);
+	remote_drain(heap, false);
 }
 
 static void *free_a_little(void *arg)
@@ -104,7 +104,7 @@ static void *free_a_little(void *arg)
 	for (size_t i = 0; i < 10; i++)
 		heap_free(parcel->blocks[i], "free");
 	parcel->is_sent_early = parcel->heap->inbox != NULL;
-	for (size_t i = 10; i < 20; i++)
+	for (size_t i = 10; i < 80; i++)
 		heap_free(parcel->blocks[i], "free");
 	return NULL;
 }
@@ -114,11 +114,11 @@ Test(heap, frees_are_sent_in_batches_but_not_kept_for_long)
 	static struct parcel parcel;
 
 	parcel.heap = heap_start(64 * MIB);
-	for (size_t i = 0; i < 20; i++)
+	for (size_t i = 0; i < 80; i++)
 		parcel.blocks[i] = heap_alloc(1024);
 	run_thread(free_a_little, &parcel);
 	require(!parcel.is_sent_early, "10 KiB are not worth a trip");
-	require(parcel.heap->inbox != NULL, "20 KiB are");
+	require(parcel.heap->inbox != NULL, "80 KiB are");
 }
 
 /* More heaps than outboxes: each thread waits with its blocks until the main thread has freed them. */
@@ -137,7 +137,7 @@ static void *fill_and_drain(void *arg)
 	const struct span *slab = span_of(blocks[0]);
 	pthread_barrier_wait(&filled);
 	pthread_barrier_wait(&freed);
-	heap_drain(heap);
+	remote_drain(heap, false);
 	used = slab_used(slab);
 	heap_retire();
 	return (void *)used;
@@ -158,7 +158,7 @@ Test(heap, frees_for_more_heaps_than_there_are_outboxes_all_arrive)
 	for (size_t j = 0; j < 30; j++)
 		for (size_t i = 0; i < THREADS; i++)
 			heap_free(blocks[i][j], "free");
-	heap_flush(heap);
+	remote_flush(heap);
 	pthread_barrier_wait(&freed);
 	for (size_t i = 0; i < THREADS; i++) {
 		pthread_join(threads[i], &left);
@@ -205,7 +205,7 @@ Test(heap, threads_that_free_each_others_blocks_at_once_damage_none, .timeout = 
 		pthread_join(threads[i], NULL);
 	for (size_t i = 0; i < COUNT_OF(exchange.slots); i++)
 		heap_free(exchange.slots[i], "free");
-	heap_flush(heap_self());
+	remote_flush(heap_self());
 	require(exchange.damaged == 0, "%zu", exchange.damaged);
 	require(blocks_in_use() == 0, "%zu blocks are left", blocks_in_use());
 }
@@ -235,7 +235,7 @@ Test(heap, blocks_of_an_ended_thread_go_back_without_anybody_taking_its_heap_ove
 	run_thread(fill_parcel, &parcel);
 	for (size_t i = 0; i < BLOCKS; i++)
 		heap_free(parcel.blocks[i], "free");
-	heap_flush(heap_self());
+	remote_flush(heap_self());
 	require(parcel.heap->inbox == NULL, "whoever posts drains");
 	require(used_bytes() == 0, "%zu bytes", used_bytes());
 }
@@ -250,9 +250,120 @@ Test(heap, an_ending_thread_sends_what_it_has_freed_and_drops_what_it_keeps)
 	require(heap->inbox == parcel.blocks[0], "one small block");
 	run_thread(fill_parcel, &parcel);
 	run_thread(free_parcel, &parcel);
-	heap_drain(heap);
+	remote_drain(heap, false);
 	slab_trim(heap, false);
 	require(used_bytes() == 0, "%zu bytes", used_bytes());
+}
+
+/* Slabs of one that has ended. */
+
+static void *fill_and_free_every_other(void *arg)
+{
+	struct parcel *parcel = arg;
+
+	parcel->heap = heap_make();
+	for (size_t i = 0; i < BLOCKS; i++)
+		parcel->blocks[i] = heap_alloc(200);
+	for (size_t i = 0; i < BLOCKS; i += 2)
+		heap_free(parcel->blocks[i], "free");
+	heap_retire();
+	return NULL;
+}
+
+Test(heap, slabs_of_an_ended_thread_serve_those_that_live)
+{
+	static struct parcel parcel;
+
+	struct heap *heap = heap_start(64 * MIB);
+	run_thread(fill_and_free_every_other, &parcel);
+	size_t used = used_bytes();
+	for (size_t i = 0; i < BLOCKS; i += 2)
+		parcel.blocks[i] = heap_alloc(200);
+	require(used_bytes() == used, "%zu bytes, then %zu", used, used_bytes());
+	for (size_t i = 0; i < BLOCKS; i += 2)
+		require(span_of(parcel.blocks[i])->owner == heap, "block %zu", i);
+	for (size_t i = 0; i < BLOCKS; i++)
+		heap_free(parcel.blocks[i], "free");
+	remote_flush(heap);
+	remote_drain(heap, false);
+	slab_trim(heap, false);
+	require(used_bytes() == 0, "%zu bytes", used_bytes());
+}
+
+Test(heap, frees_on_their_way_to_a_heap_that_has_lost_the_slab_arrive)
+{
+	static struct parcel parcel;
+
+	struct heap *heap = heap_start(64 * MIB);
+	run_thread(fill_and_free_every_other, &parcel);
+	/* Collected, but not sent yet. */
+	for (size_t i = 1; i < 100; i += 2)
+		heap_free(parcel.blocks[i], "free");
+	require(heap->collected_bytes > 0, "they wait");
+	require(heap_adopt(heap, class_of(200)), "a slab that is meanwhile adopted");
+	remote_flush(heap);
+	remote_drain(heap, false);
+	for (size_t i = 101; i < BLOCKS; i += 2)
+		heap_free(parcel.blocks[i], "free");
+	remote_flush(heap);
+	remote_drain(heap, false);
+	slab_trim(heap, false);
+	require(used_bytes() == 0, "%zu bytes", used_bytes());
+}
+
+Test(heap, of_more_threads_than_idle_heaps_may_keep_slabs_nothing_is_lost)
+{
+	static struct parcel parcels[30];
+
+	struct heap *heap = heap_start(64 * MIB);
+	for (size_t i = 0; i < 30; i++)
+		run_thread(fill_and_free_every_other, &parcels[i]);
+	for (size_t i = 0; i < 30; i++)
+		for (size_t k = 1; k < BLOCKS; k += 2)
+			heap_free(parcels[i].blocks[k], "free");
+	remote_flush(heap);
+	require(used_bytes() == 0, "%zu bytes", used_bytes());
+}
+
+static void *free_without_a_heap(void *arg)
+{
+	struct parcel *parcel = arg;
+
+	for (size_t i = 0; i < BLOCKS; i++)
+		heap_free(parcel->blocks[i], "free");
+	parcel->heap = heap_self();
+	heap_retire();
+	return NULL;
+}
+
+Test(heap, a_thread_that_only_frees_gets_a_heap_to_collect_in)
+{
+	static struct parcel parcel;
+
+	struct heap *heap = heap_start(64 * MIB);
+	fill(&parcel);
+	run_thread(free_without_a_heap, &parcel);
+	require(parcel.heap != &heap_none && parcel.heap != heap, "a heap of its own");
+	remote_drain(heap, false);
+	slab_trim(heap, false);
+	require(used_bytes() == heap->big_spare_bytes, "%zu bytes", used_bytes());
+}
+
+Test(heap, messages_that_were_written_to_are_reported_and_dropped)
+{
+	static struct parcel parcel;
+	struct capture capture;
+
+	struct heap *heap = heap_start(64 * MIB);
+	fill(&parcel);
+	run_thread(free_parcel, &parcel);
+	require(heap->inbox != NULL, "there are messages");
+	heap->inbox->mark = 0;
+	capture_begin(&capture);
+	remote_drain(heap, false);
+	capture_end(&capture);
+	require(count_lines(capture.text) == 1 && strstr(capture.text, "overwritten"), "%s", capture.text);
+	require(heap_alloc(100) != NULL, "the heap goes on");
 }
 
 struct afterlife {
@@ -312,7 +423,7 @@ static int child_after_fork(struct heap *lost, void *theirs)
 		return 2;
 	heap_free(theirs, "free");
 	heap_free(mine, "free");
-	heap_flush(heap_self());
+	remote_flush(heap_self());
 	return 0;
 }
 
