@@ -20,6 +20,7 @@
 #include "remote.h"
 #include "report.h"
 #include "slab.h"
+#include "sleep.h"
 #include "span.h"
 #include "waiting.h"
 

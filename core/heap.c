@@ -17,7 +17,7 @@
 #include "os.h"
 #include "remote.h"
 #include "report.h"
-#include "slab.h"
+#include "sleep.h"
 #include "waiting.h"
 
 /* Heaps whose threads have ended, and which keep their slabs. */
@@ -286,7 +286,7 @@ static bool is_slab_block(const struct span *slab, const void *p)
 
 static bool is_freed(const struct span *slab, const void *p)
 {
-	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || slab_block_sleeps(slab, p);
+	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || sleep_has(slab, p);
 }
 
 /* May p be freed? The same questions as the inlined path asks, and those that it leaves, exactly. */

@@ -71,6 +71,9 @@ struct heap {
 	struct span *direct[HEAP_DIRECT_GRANULES]; /* by granules - 1: the first slab of the class's queue */
 	struct slab_queue queues[CLASS_COUNT];
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
+	size_t slab_bytes;                /* of all its slabs */
+	size_t slack_bytes;               /* free in sparse slabs; see slab.c */
+	size_t slack_wanted;              /* that had to be had back after it was given back */
 	struct span *big_spares[HEAP_BIG_BINS]; /* spans of freed big blocks; see big.h */
 	size_t big_spare_bytes;
 	uint32_t big_bins_used;           /* a bit for each bin that has served since big_epoch */

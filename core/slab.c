@@ -8,23 +8,32 @@
  */
 #include "slab.h"
 
-#include <string.h>
-
 #include "big.h"
 #include "os.h"
 #include "remote.h"
 #include "report.h"
+#include "sleep.h"
 
 /* For classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more. */
 #define SLAB_LONG_SLICES (SLAB_MAX_BYTES >> SLICE_SHIFT)
 
-#define SLAB_KEPT (UINT32_MAX / 2)
+/* The level of a slab that is kept empty: there is no way down to it. */
+#define SLAB_KEPT (-(UINT32_MAX / 2))
+
+/* A slab is sparse when so few blocks are in use that pages may be free; below, there are more events. */
+#define SPARSE_SHARE 8u
+#define SPARSE_STEP_SHARE 4u
+
+/* Pages without a free neighbour, each of which costs a system call, go back when this share is in use. */
+#define SINGLE_SHARE 10u
+
+/* The slack that a heap may have beside a share of its slabs, and beside what it has wanted back. */
+#define SLACK_BYTES ((size_t)3 << 20)
+#define SLACK_SHARE 64u
 
 uint32_t slab_used(const struct span *slab)
 {
-	if (slab->is_full)
-		return slab->capacity;
-	return slab->countdown - (slab->is_kept ? SLAB_KEPT : 0);
+	return slab->is_full ? slab->capacity : slab->countdown + slab->level;
 }
 
 static size_t slab_slices(size_t block_bytes)
@@ -65,7 +74,8 @@ static void queue_remove(struct heap *heap, struct span *slab)
 static void unkeep(struct span *slab)
 {
 	slab->is_kept = false;
-	slab->countdown -= SLAB_KEPT;
+	slab->countdown += slab->level;
+	slab->level = 0;
 }
 
 static void queue_append(struct heap *heap, struct span *slab)
@@ -85,8 +95,7 @@ static void queue_append(struct heap *heap, struct span *slab)
 		set_direct(heap, slab->class);
 }
 
-/* Puts a block that has never been handed out on the list; it looks freed. */
-static void put_fresh(struct span *slab, void *p)
+void slab_put_fresh(struct span *slab, void *p)
 {
 	struct free_block *block = p;
 
@@ -95,8 +104,7 @@ static void put_fresh(struct span *slab, void *p)
 	slab->free = block;
 }
 
-/* Is this block of the free list as it was left? */
-static bool is_sound(const struct span *slab, const struct free_block *block)
+bool slab_is_sound(const struct span *slab, const struct free_block *block)
 {
 	size_t offset = (size_t)((const char *)block - slab->start);
 
@@ -111,7 +119,7 @@ static bool list_is_sound(struct span *slab)
 {
 	struct free_block *block = slab->free;
 
-	if (is_sound(slab, block))
+	if (slab_is_sound(slab, block))
 		return true;
 	slab->free = NULL;
 	report_misuse("malloc: a free block of %u bytes at %p, or a link to it, has been overwritten",
@@ -130,7 +138,7 @@ static bool slab_extend(struct span *slab)
 	count = count == 0 ? 1 : count < left ? count : left;
 	/* Backwards, so that they are handed out forwards. */
 	for (uint32_t i = count; i-- > 0;)
-		put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
+		slab_put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
 	__atomic_store_n(&slab->extended, slab->extended + count, __ATOMIC_RELAXED);
 	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);
 	__atomic_store_n(&slab->most_product, last * slab->reciprocal, __ATOMIC_RELAXED);
@@ -138,105 +146,21 @@ static bool slab_extend(struct span *slab)
 }
 
 /*
- * Trimming. Purged pages take the list's links with them, so free blocks whose links lie there leave the
- * list and sleep: their heads are marked in the granule map, which a slab doesn't use otherwise.
+ * Slack: what is free in sparse slabs, as far as events have told, and hasn't been given back. When it is
+ * more than a heap may have, the holes of all its sparse slabs go back to the system. So a heap that is left
+ * with a few blocks in each slab gives back what it can without any thread or clock.
  */
 
-static unsigned char *block_mark(const struct span *slab, uint32_t i)
+static void add_slack(struct heap *heap, struct span *slab, uint32_t blocks)
 {
-	return range_map_of(slab->start + (size_t)i * slab->block_bytes);
+	slab->slack_blocks += blocks;
+	heap->slack_bytes += (size_t)blocks * slab->block_bytes;
 }
 
-/* Marks the blocks of the list and takes them off it; how many they were. A damaged rest stays. */
-static uint32_t mark_free(struct span *slab)
+static void forget_slack(struct heap *heap, struct span *slab)
 {
-	uint32_t count = 0;
-
-	for (; slab->free && is_sound(slab, slab->free); slab->free = slab->free->next) {
-		__atomic_store_n(range_map_of(slab->free), GRANULE_FREED, __ATOMIC_RELAXED);
-		count++;
-	}
-	return count;
-}
-
-/* Does no block in use touch the page that starts `at` bytes into the slab? */
-static bool page_is_free(const struct span *slab, size_t at)
-{
-	uint32_t last = (uint32_t)((at + OS_PAGE - 1) / slab->block_bytes);
-
-	for (uint32_t i = (uint32_t)(at / slab->block_bytes); i <= last && i < slab->extended; i++)
-		if (*block_mark(slab, i) == 0)
-			return false;
-	return true;
-}
-
-/*
- * While blocks sleep, the product that every free compares is off by half its range: no free of a block of
- * this slab takes the inlined path, which can't see that a block sleeps.
- */
-static void set_asleep(struct span *slab, uint32_t count)
-{
-	if ((slab->asleep > 0) != (count > 0))
-		__atomic_store_n(&slab->start_product, slab->start_product ^ (uint64_t)1 << 63, __ATOMIC_RELAXED);
-	slab->asleep = count;
-}
-
-bool slab_block_sleeps(const struct span *slab, const void *p)
-{
-	/* Read by any thread that frees a block of the slab, while the owner may be trimming it. */
-	return __atomic_load_n(&slab->has_map, __ATOMIC_RELAXED) &&
-	       __atomic_load_n(range_map_of(p), __ATOMIC_RELAXED) != 0;
-}
-
-/* Puts sleeping blocks back on the list, those that start in [from, to) of the slab. */
-static void wake_blocks(struct span *slab, size_t from, size_t to)
-{
-	uint32_t i = (uint32_t)((from + slab->block_bytes - 1) / slab->block_bytes);
-
-	for (; i < slab->extended && (size_t)i * slab->block_bytes < to; i++)
-		if (*block_mark(slab, i) != 0) {
-			__atomic_store_n(block_mark(slab, i), 0, __ATOMIC_RELAXED);
-			set_asleep(slab, slab->asleep - 1);
-			put_fresh(slab, slab->start + (size_t)i * slab->block_bytes);
-		}
-}
-
-/* Wakes about a page of blocks. False: none sleeps. */
-static bool slab_wake(struct span *slab)
-{
-	for (size_t at = 0; slab->asleep > 0 && !slab->free; at += OS_PAGE)
-		wake_blocks(slab, at, at + OS_PAGE);
-	return slab->free != NULL;
-}
-
-static_assert(SLAB_LONG_SLICES * SLICE_BYTES / OS_PAGE <= 64, "a word has a bit for each page of a slab");
-
-/* A bit for each page that no block in use touches. */
-static uint64_t free_pages(const struct span *slab)
-{
-	size_t end = (size_t)slab->extended * slab->block_bytes;
-	uint64_t pages = 0;
-
-	for (size_t at = 0; at < end; at += OS_PAGE)
-		pages |= (uint64_t)page_is_free(slab, at) << (at / OS_PAGE);
-	return pages;
-}
-
-size_t slab_purge_holes(struct span *slab)
-{
-	size_t end = (size_t)slab->extended * slab->block_bytes, purged = 0;
-
-	__atomic_store_n(&slab->has_map, true, __ATOMIC_RELAXED);
-	set_asleep(slab, slab->asleep + mark_free(slab));
-	/* All pages are looked at before the first block wakes: it may reach into the next page. */
-	uint64_t pages = free_pages(slab);
-	for (size_t at = 0; at < end; at += OS_PAGE) {
-		if ((pages >> (at / OS_PAGE) & 1) && os_purge(slab->start + at, OS_PAGE))
-			purged += OS_PAGE;
-		else
-			wake_blocks(slab, at, at + OS_PAGE);
-	}
-	return purged;
+	heap->slack_bytes -= (size_t)slab->slack_blocks * slab->block_bytes;
+	slab->slack_blocks = 0;
 }
 
 /* floor(2^64 / n) + 1. */
@@ -259,6 +183,7 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 	slab->reciprocal = reciprocal_of(block_bytes >> GRANULE_SHIFT);
 	slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
+	heap->slab_bytes += span_bytes(slab);
 	/* From here on any thread may free into it, once it has a block of it. */
 	__atomic_store_n(&slab->owner, heap, __ATOMIC_RELEASE);
 	queue_append(heap, slab);
@@ -268,10 +193,19 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 static void slab_destroy(struct heap *heap, struct span *slab)
 {
 	assert(slab_used(slab) == 0);
-	if (slab->asleep > 0)
-		memset(range_map_of(slab->start), 0, span_bytes(slab) >> GRANULE_SHIFT);
 	queue_remove(heap, slab);
+	forget_slack(heap, slab);
+	heap->slab_bytes -= span_bytes(slab);
 	span_free(slab, false);
+}
+
+/* What was given back is wanted again: that much more may stay for some time. */
+static bool slab_wake(struct heap *heap, struct span *slab)
+{
+	if (slab->asleep == 0)
+		return false;
+	heap->slack_wanted += OS_PAGE;
+	return sleep_wake(slab);
 }
 
 /* The first slab of the class with a free block; full ones on the way leave the queue. */
@@ -282,9 +216,10 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	while ((slab = heap->queues[class].first) != NULL) {
 		if (slab->free && list_is_sound(slab))
 			return slab;
-		if (slab_wake(slab) || slab_extend(slab))
+		if (slab_wake(heap, slab) || slab_extend(slab))
 			return slab;
 		queue_remove(heap, slab);
+		forget_slack(heap, slab);
 		slab->is_full = true;
 		slab->is_kept = false;
 		slab->countdown = 1;
@@ -309,12 +244,68 @@ void *slab_alloc(struct heap *heap, unsigned class)
 	return slab_pop(slab);
 }
 
+static __attribute__((cold, noinline)) void purge_sparse(struct heap *heap)
+{
+	for (unsigned class = 0; class < CLASS_COUNT; class++)
+		for (struct span *slab = heap->queues[class].first; slab; slab = slab->next)
+			if (slab->slack_blocks > 0) {
+				sleep_purge_holes(slab, slab_used(slab) <= slab->capacity / SINGLE_SHARE);
+				forget_slack(heap, slab);
+			}
+	heap->slack_wanted -= heap->slack_wanted / 4;
+}
+
+/* The first level of a slab that was full. */
+static uint32_t sparse_level(const struct span *slab)
+{
+	uint32_t share = slab->capacity / SPARSE_SHARE, pages = (uint32_t)(span_bytes(slab) / OS_PAGE);
+
+	return share < pages ? share : pages;
+}
+
+/* The blocks in use have come down to the level. */
+static void lower_level(struct heap *heap, struct span *slab)
+{
+	uint32_t step = slab->level / SPARSE_STEP_SHARE, first = sparse_level(slab);
+
+	step += !step;
+	add_slack(heap, slab, slab->level == first ? slab->capacity - first : step);
+	slab->level -= step;
+}
+
 /* A full slab is about to have free blocks. */
 static void unfill(struct heap *heap, struct span *slab)
 {
 	slab->is_full = false;
-	slab->countdown = slab->capacity;
+	slab->level = sparse_level(slab);
+	slab->countdown = slab->capacity - slab->level;
 	queue_append(heap, slab);
+}
+
+static void slab_is_empty(struct heap *heap, struct span *slab)
+{
+	bool is_only = !slab->next && !slab->prev;
+
+	if (is_only && heap->state == HEAP_LIVE) {
+		slab->is_kept = true;
+		slab->level = SLAB_KEPT;
+		slab->countdown = -SLAB_KEPT;
+		forget_slack(heap, slab);
+	} else {
+		slab_destroy(heap, slab);
+	}
+}
+
+/* Blocks have been freed, and so many are in use still. */
+static void note_used(struct heap *heap, struct span *slab, uint32_t used)
+{
+	while (slab->level > 0 && used <= slab->level)
+		lower_level(heap, slab);
+	slab->countdown = used - slab->level;
+	if (used == 0)
+		slab_is_empty(heap, slab);
+	if (heap->slack_bytes > SLACK_BYTES + heap->slab_bytes / SLACK_SHARE + heap->slack_wanted)
+		purge_sparse(heap);
 }
 
 void slab_free(struct heap *heap, struct span *slab, struct free_block *first, struct free_block *last,
@@ -324,9 +315,10 @@ void slab_free(struct heap *heap, struct span *slab, struct free_block *first, s
 	slab->free = first;
 	if (slab->is_full)
 		unfill(heap, slab);
-	slab->countdown -= count;
-	if (slab->countdown == 0)
-		slab_event(heap, slab);
+	if (slab->is_kept)
+		slab->countdown -= count;
+	else
+		note_used(heap, slab, slab_used(slab) - count);
 }
 
 __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *slab)
@@ -335,22 +327,20 @@ __attribute__((cold, noinline)) void slab_event(struct heap *heap, struct span *
 		unfill(heap, slab);
 		slab->countdown--;
 	}
-	if (slab_used(slab) > 0)
-		return;
-	bool is_only = !slab->next && !slab->prev;
-	if (is_only && heap->state == HEAP_LIVE) {
-		slab->is_kept = true;
-		slab->countdown = SLAB_KEPT;
-	} else {
-		slab_destroy(heap, slab);
-	}
+	note_used(heap, slab, slab_used(slab));
 }
 
 void slab_move(struct heap *from, struct heap *to, struct span *slab)
 {
+	uint32_t slack_blocks = slab->slack_blocks;
+
 	queue_remove(from, slab);
+	forget_slack(from, slab);
+	from->slab_bytes -= span_bytes(slab);
 	__atomic_store_n(&slab->owner, to, __ATOMIC_RELAXED);
 	queue_append(to, slab);
+	to->slab_bytes += span_bytes(slab);
+	add_slack(to, slab, slack_blocks);
 }
 
 void slab_move_queue(struct heap *from, struct heap *to, unsigned class)
@@ -370,7 +360,7 @@ void slab_trim(struct heap *heap, bool holes)
 			if (slab_used(slab) == 0)
 				slab_destroy(heap, slab);
 			else if (holes)
-				slab_purge_holes(slab);
+				sleep_purge_holes(slab, true);
 		}
 }
 

@@ -4,12 +4,13 @@
  * A slab's free blocks form a list through their second words (struct free_block). The list is extended
  * lazily, about a page of blocks at a time, so that a slab touches no more memory than it has needed.
  *
- * `countdown` counts blocks handed out, plus or minus something, such that the free which makes it 0 is
- * an event: the common free has one compare for all of them.
+ * `countdown` counts blocks handed out, less `level`, so that the free which makes it 0 is an event: the
+ * common free has one compare for all of them.
  *
- *     in a queue             blocks handed out: 0 when the slab has become empty
- *     full (is_full)         1: the next free brings the slab back into its queue
- *     kept empty (is_kept)   blocks handed out + SLAB_KEPT: never 0
+ *     level 0             the slab has become empty
+ *     a level above 0     it has become sparse, or yet sparser; set when a slab ceases to be full
+ *     kept empty          the level is so far below 0 that no free comes there
+ *     full                countdown is 1: the next free brings the slab back into its queue
  *
  * Blocks on their way from another thread (remote.h) count as handed out.
  */
@@ -42,11 +43,11 @@ void slab_move_queue(struct heap *from, struct heap *to, unsigned class);
 /* Gives back every slab of the heap that is empty, and with `holes` the free pages of the others. */
 void slab_trim(struct heap *heap, bool holes);
 
-/* Is the block at p, of a slab, free and asleep? */
-bool slab_block_sleeps(const struct span *slab, const void *p);
+/* Puts a block that has lost what it held, or never held anything, on the slab's list. */
+void slab_put_fresh(struct span *slab, void *p);
 
-/* Gives back the pages of a slab that no block in use touches. Bytes. */
-size_t slab_purge_holes(struct span *slab);
+/* Is this block of the free list as it was left? */
+bool slab_is_sound(const struct span *slab, const struct free_block *block);
 
 /* The smallest class whose blocks hold `bytes` and start at multiples of `align`; CLASS_COUNT: none. */
 unsigned slab_aligned_class(size_t align, size_t bytes);

@@ -6,6 +6,11 @@
  * own state only, so that what is known to read as zero stays known. What has never been used lies
  * behind the frontier.
  *
+ * Giving back needs no thread and no clock that ticks: what is free and dirty may be a share of what is in
+ * use (allowance), and the free that goes beyond gives back what is too much. Should such memory be wanted
+ * again soon, as much more is allowed for some time, so that a program which goes up and down pays for one
+ * of its cycles, not for all. What is within the allowance goes by its age.
+ *
  * Every operation may need up to SPARE_SPANS new descriptors; they are set aside before anything is
  * changed, so that no operation fails half-way.
  */
@@ -21,6 +26,10 @@
 #define SEARCH_LIMIT 16
 #define PURGE_RUNS_AT_ONCE 64
 
+/* Dirty slices allowed beside a share of those in use, at a decay time of a second; and beyond, to begin. */
+#define ALLOWED_SLICES ((size_t)4 << (20 - SLICE_SHIFT))
+#define SHED_STEP_SLICES ((size_t)2 << (20 - SLICE_SHIFT))
+
 enum { CLEAN, DIRTY, STATE_COUNT };
 
 static struct span_pool {
@@ -33,6 +42,8 @@ static struct span_pool {
 	size_t frontier;            /* slices ever used */
 	size_t dirty_slices;
 	size_t free_slices;
+	size_t shed_slices;         /* given back as too much not long ago, and not wanted since */
+	size_t regretted_slices;    /* that is allowed, because it was wanted again */
 	uint32_t decay_ms;
 	uint32_t epoch;             /* counts looks for old runs */
 	uint64_t next_decay_ms;     /* written under the lock */
@@ -242,13 +253,24 @@ static struct span *frontier_take(size_t slices)
 	return take_descriptor(start, slices, SPAN_FREE_CLEAN);
 }
 
+/* Clean memory is wanted: had what was shed stayed, there would be dirty memory to be had. */
+static void regret(size_t slices)
+{
+	if (slices > pool.shed_slices)
+		slices = pool.shed_slices;
+	pool.shed_slices -= slices;
+	pool.regretted_slices += slices;
+}
+
 /* A run in no list, of at least `slices`, dirty before clean before never used. */
 static struct span *run_take(size_t slices)
 {
 	struct span *run = run_find(DIRTY, slices);
 
-	if (!run)
+	if (!run) {
 		run = run_find(CLEAN, slices);
+		regret(slices);
+	}
 	if (!run)
 		return frontier_take(slices);
 	bin_remove(run);
@@ -329,6 +351,62 @@ struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind)
 	return span;
 }
 
+/*
+ * Gives back a run that is in no list, and puts it in one. No slice leads to it, so nobody can want it while
+ * the lock isn't held. Bytes; 0: the kernel won't take the pages, which the program may have locked.
+ */
+static size_t purge_run(struct span *run, uint32_t now_ms)
+{
+	size_t bytes = span_bytes(run);
+
+	lock_release(&pool.lock);
+	bool is_purged = os_purge(run->start, bytes);
+	if (is_purged && run->has_map && os_purge(range_map_of(run->start), bytes >> GRANULE_SHIFT))
+		run->has_map = false;
+	lock_acquire(&pool.lock);
+	run_insert(run, is_purged ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, now_ms);
+	return is_purged ? bytes : 0;
+}
+
+/* Giving back what is too much. */
+
+static size_t allowance(void)
+{
+	size_t used_slices = pool.frontier - pool.free_slices;
+
+	return (ALLOWED_SLICES + used_slices / 4) * pool.decay_ms / 1000 + pool.regretted_slices;
+}
+
+/* A dirty run of the bin with the longest. */
+static struct span *longest_dirty_run(void)
+{
+	for (unsigned i = BIN_COUNT / 64; i-- > 0;) {
+		uint64_t mask = pool.bin_masks[DIRTY][i];
+		if (mask)
+			return pool.bins[DIRTY][i * 64 + 63 - (unsigned)__builtin_clzl(mask)];
+	}
+	return NULL;
+}
+
+static __attribute__((cold, noinline)) void shed(void)
+{
+	uint32_t now_ms = (uint32_t)os_clock_ms();
+
+	lock_acquire(&pool.lock);
+	for (size_t allowed = allowance(); pool.dirty_slices > allowed && set_spares_aside();) {
+		size_t too_many = pool.dirty_slices - allowed;
+		struct span *run = longest_dirty_run();
+		bin_remove(run);
+		if (run->slices > too_many)
+			run_cut_tail(run, too_many, SPAN_FREE_DIRTY);
+		size_t bytes = purge_run(run, now_ms);
+		if (bytes == 0)
+			break;
+		pool.shed_slices += bytes >> SLICE_SHIFT;
+	}
+	lock_release(&pool.lock);
+}
+
 static void tick(uint64_t now_ms)
 {
 	if (now_ms >= __atomic_load_n(&pool.next_decay_ms, __ATOMIC_RELAXED))
@@ -353,7 +431,10 @@ void span_free(struct span *span, bool is_clean)
 	span->owner = NULL;
 	set_slices(span, nobody());
 	run_insert(span, is_clean ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
+	bool is_too_much = pool.dirty_slices > allowance() + SHED_STEP_SLICES;
 	lock_release(&pool.lock);
+	if (is_too_much)
+		shed();
 	tick(now_ms);
 }
 
@@ -400,7 +481,7 @@ void span_shorten(struct span *span, size_t slices)
 	lock_release(&pool.lock);
 }
 
-/* Giving back. */
+/* Giving back by age. */
 
 /* Takes a dirty run older than `age_ms` out of the pool, or NULL. */
 static struct span *take_old_run(uint32_t now_ms, uint32_t age_ms)
@@ -414,16 +495,6 @@ static struct span *take_old_run(uint32_t now_ms, uint32_t age_ms)
 	return NULL;
 }
 
-/* False: the kernel won't take the pages, which the program may have locked. */
-static bool purge_run(struct span *run)
-{
-	if (!os_purge(run->start, span_bytes(run)))
-		return false;
-	if (run->has_map && os_purge(range_map_of(run->start), span_bytes(run) >> GRANULE_SHIFT))
-		run->has_map = false;
-	return true;
-}
-
 size_t span_pool_decay(bool all)
 {
 	uint64_t now_ms = os_clock_ms();
@@ -431,19 +502,17 @@ size_t span_pool_decay(bool all)
 
 	lock_acquire(&pool.lock);
 	__atomic_store_n(&pool.next_decay_ms, now_ms + pool.decay_ms / 4 + 1, __ATOMIC_RELAXED);
+	pool.shed_slices -= pool.shed_slices / 4;
+	pool.regretted_slices -= pool.regretted_slices / 16;
 	__atomic_store_n(&pool.epoch, pool.epoch + 1, __ATOMIC_RELAXED);
 	for (int i = 0; all || i < PURGE_RUNS_AT_ONCE; i++) {
 		struct span *run = take_old_run((uint32_t)now_ms, all ? 0 : pool.decay_ms);
 		if (!run)
 			break;
-		/* The run is in no list and no slice leads to it, so nobody can want it meanwhile. */
-		lock_release(&pool.lock);
-		bool is_purged = purge_run(run);
-		lock_acquire(&pool.lock);
-		bytes += is_purged ? span_bytes(run) : 0;
-		run_insert(run, is_purged ? SPAN_FREE_CLEAN : SPAN_FREE_DIRTY, (uint32_t)now_ms);
-		if (!is_purged)
+		size_t purged = purge_run(run, (uint32_t)now_ms);
+		if (purged == 0)
 			break;
+		bytes += purged;
 	}
 	lock_release(&pool.lock);
 	return bytes;

@@ -101,8 +101,17 @@ struct span {
 		};
 		char *wait_hi;         /* buffer: its blocks below this belong to no open scope; NULL: none */
 	};
-	struct region *region; /* buffer: the open region it belongs to, or NULL; bare: whose it is */
-	const char *reclaimer; /* buffer: last scope that reclaimed blocks here, by name; bare: the owner */
+	union {
+		uint64_t asleep_pages; /* slab: a bit for each page that was given back; see sleep.h */
+		struct region *region; /* buffer: the open region it belongs to, or NULL; bare: whose it is */
+	};
+	union {
+		struct {
+			uint32_t level;        /* slab: blocks handed out are countdown + level; see slab.h */
+			uint32_t slack_blocks; /* slab: free ones that count as its heap's slack */
+		};
+		const char *reclaimer; /* buffer: last scope that reclaimed blocks here, by name; bare: the owner */
+	};
 
 	/*
 	 * Retired, waiting: blocks that aren't freed, and the number of them at which a free looks again.

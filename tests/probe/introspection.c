@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 const enum probe_form probe_default_form = PROBE_PRELOADED;
@@ -249,7 +250,68 @@ static void program_that_locks_all_its_memory_works(void)
 	}
 }
 
-/* The program does nothing at all after its frees. */
+/* --- back to the system, by itself: the program does nothing at all after its frees --- */
+
+enum { SPIKE_BLOCKS = 240000 };
+
+/* Blocks of 16 to 1024 bytes freed in random order, as after a load spike: how much stays resident. */
+static size_t percent_left_after_a_spike(size_t kept)
+{
+	static void *blocks[SPIKE_BLOCKS];
+	size_t before = probe_resident(), bytes = 0;
+	unsigned state = 1;
+	for (size_t i = 0; i < SPIKE_BLOCKS; i++) {
+		size_t size = 16 + probe_random(&state) % 1009, other = probe_random(&state) % (i + 1);
+		blocks[i] = blocks[other];
+		blocks[other] = memset(malloc(size), 0x5a, size);
+		bytes += size;
+	}
+	for (size_t i = kept; i < SPIKE_BLOCKS; i++)
+		free(blocks[i]);
+	size_t left = resident_over(before) * 100 / bytes;
+	for (size_t i = 0; i < kept; i++)
+		free(blocks[i]);
+	return left;
+}
+
+static void freed_memory_goes_back_by_itself(void)
+{
+	size_t percent = percent_left_after_a_spike(0);
+	CHECK(percent < 15, "%zu percent are left", percent);
+}
+
+static void holes_go_back_by_themselves(void)
+{
+	size_t percent = percent_left_after_a_spike(SPIKE_BLOCKS / 20);
+	CHECK(percent < 50, "%zu percent are left", percent);
+}
+
+static void big_blocks_go_back_by_themselves(void)
+{
+	size_t before = probe_resident();
+	void **blocks[6];
+	size_t sizes[6], count = 0;
+	for (size_t size = 40000; size < 16 * MB; size *= 3, count++)
+		blocks[count] = make_blocks(32 * MB / size, sizes[count] = size);
+	while (count-- > 0)
+		free_blocks(blocks[count], 32 * MB / sizes[count]);
+	CHECK(resident_over(before) < 20 * MB, "%zu MB are left", resident_over(before) / MB);
+}
+
+/* What goes up and down all the time isn't given back each time. */
+static void memory_that_is_wanted_again_stays(void)
+{
+	struct rusage usage;
+	long faults[8];
+	for (int round = 0; round < 8; round++) {
+		free_blocks(make_blocks(60000, 1000), 60000);
+		getrusage(RUSAGE_SELF, &usage);
+		faults[round] = usage.ru_minflt;
+	}
+	CHECK(faults[7] - faults[3] < faults[0], "%ld faults at first, then %ld",
+	      faults[0], faults[7] - faults[3]);
+}
+
 /* Freed memory of one size serves another size: 16 sizes of 24 MB each in far less than their sum. */
 static void freed_memory_serves_other_sizes(void)
 {
@@ -300,6 +362,10 @@ const struct probe_case probe_cases[] = {
 	CASE(locked_memory_that_is_freed_does_no_harm),
 	{.name = "program_that_locks_all_its_memory_works",
 	 .run = program_that_locks_all_its_memory_works, .environment = "LIBREGION_HEAP_RANGE=64M"},
+	CASE(freed_memory_goes_back_by_itself),
+	CASE(holes_go_back_by_themselves),
+	CASE(big_blocks_go_back_by_themselves),
+	CASE(memory_that_is_wanted_again_stays),
 	CASE(freed_memory_serves_other_sizes),
 	{.name = "glibc_s_own_settings_are_ignored", .run = glibc_s_own_settings_are_ignored,
 	 .environment = "MALLOC_PERTURB_=165 MALLOC_ARENA_MAX=1 MALLOC_TOP_PAD_=1000000 "

@@ -258,7 +258,7 @@ Test(slab, pages_without_a_block_in_use_go_back_and_no_others)
 	for (unsigned class = 0; class < CLASS_COUNT; class++) {
 		struct span *slab = make_holes(heap, class);
 		uint32_t used = slab_used(slab);
-		size_t touched = resident_bytes(slab), purged = slab_purge_holes(slab);
+		size_t touched = resident_bytes(slab), purged = sleep_purge_holes(slab, true);
 
 		require(purged == hole_bytes(slab), "class %u: %zu, not %zu", class, purged, hole_bytes(slab));
 		require(touched - resident_bytes(slab) == purged, "class %u: %zu bytes", class, purged);
@@ -278,7 +278,7 @@ Test(slab, blocks_on_pages_that_went_back_can_all_be_had_again)
 	for (unsigned class = 0; class < CLASS_COUNT; class++) {
 		struct span *slab = make_holes(heap, class);
 
-		slab_purge_holes(slab);
+		sleep_purge_holes(slab, true);
 		for (uint32_t left = slab->capacity - slab_used(slab); left > 0; left--) {
 			char *p = slab_alloc(heap, class);
 			require(span_of(p) == slab, "class %u: %u free blocks are lost", class, left);
@@ -299,7 +299,7 @@ Test(slab, a_block_whose_page_went_back_cannot_be_freed_again)
 
 	for (unsigned class = 0; class < CLASS_COUNT; class++) {
 		struct span *slab = make_holes(heap, class);
-		slab_purge_holes(slab);
+		sleep_purge_holes(slab, true);
 		for (size_t i = 0; i < slab->extended; i += 1 + slab->extended / 40) {
 			char *p = slab->start + i * slab->block_bytes;
 			bool is_used = false;

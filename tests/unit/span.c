@@ -337,6 +337,24 @@ Test(span, a_free_gives_back_what_others_freed_long_ago)
 	require(span_pool_totals().dirty_bytes == 3 * SLICE_BYTES, "%zu", span_pool_totals().dirty_bytes);
 }
 
+Test(span, what_is_free_beyond_a_share_goes_back_at_once_and_stays_when_it_was_wanted_again)
+{
+	struct span *spans[100];
+
+	core_start(512 * MIB);
+	span_pool_set_decay_ms(1000);
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < COUNT_OF(spans); i++)
+			spans[i] = span_alloc(16, 1, SPAN_BIG);
+		for (size_t i = 0; i < COUNT_OF(spans); i++) {
+			span_free(spans[i], false);
+			size_t used = (COUNT_OF(spans) - 1 - i) * MIB, dirty = span_pool_totals().dirty_bytes;
+			require(round > 0 || dirty <= 6 * MIB + used / 4, "%zu dirty beside %zu", dirty, used);
+		}
+	}
+	require(span_pool_totals().dirty_bytes > 80 * MIB, "%zu", span_pool_totals().dirty_bytes);
+}
+
 Test(span, growth_in_place_takes_free_neighbours_and_nothing_else)
 {
 	bool is_clean;
