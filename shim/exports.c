@@ -73,8 +73,7 @@ EXPORTED(struct mallinfo2, mallinfo2, void) { return introspect_mallinfo2(); }
 EXPORTED(void, malloc_stats, void) { introspect_stats(); }
 EXPORTED(int, malloc_info, int options, FILE *stream) { return introspect_info(options, stream); }
 
-/* None of glibc's parameters has a counterpart here: 0 is "not done". */
-EXPORTED(int, mallopt, int parameter, int value) { return (void)parameter, (void)value, 0; }
+EXPORTED(int, mallopt, int parameter, int value) { return introspect_mallopt(parameter, value); }
 
 EXPORTED(struct mallinfo, mallinfo, void)
 {

@@ -1,5 +1,5 @@
 /*
- * introspect.c: mallinfo2, malloc_stats and malloc_info, from a walk over all spans.
+ * introspect.c: mallinfo2, malloc_stats and malloc_info, from a walk over all spans; mallopt.
  *
  * The walk reads counters that other threads change, so sums are exact only when they are still.
  */
@@ -87,4 +87,31 @@ int introspect_info(int options, FILE *stream)
 	                usage.slab_count, usage.big_count, usage.big_bytes, usage.buffer_count,
 	                usage.totals.used_bytes, usage.block_bytes, usage.totals.dirty_bytes);
 	return n < 0 ? -1 : 0;
+}
+
+/*
+ * glibc's parameters say how its own heap should use arenas, thresholds and padding. Here they have no
+ * meaning and no effect, but a program that checks the answer has asked for nothing that fails: what glibc
+ * would accept is accepted.
+ */
+int introspect_mallopt(int parameter, int value)
+{
+	enum { LARGEST_MXFAST = 20 * sizeof(size_t), LARGEST_MMAP_THRESHOLD = 32 << 20 };
+
+	switch (parameter) {
+	case M_MXFAST:
+		return value >= 0 && value <= LARGEST_MXFAST;
+	case M_MMAP_THRESHOLD:
+		return value >= 0 && value <= LARGEST_MMAP_THRESHOLD;
+	case M_TRIM_THRESHOLD:
+	case M_TOP_PAD:
+	case M_MMAP_MAX:
+	case M_CHECK_ACTION:
+	case M_PERTURB:
+	case M_ARENA_TEST:
+	case M_ARENA_MAX:
+		return 1;
+	default:
+		return 0;
+	}
 }

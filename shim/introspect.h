@@ -10,5 +10,6 @@
 struct mallinfo2 introspect_mallinfo2(void);
 void introspect_stats(void);
 int introspect_info(int options, FILE *stream);
+int introspect_mallopt(int parameter, int value);
 
 #endif

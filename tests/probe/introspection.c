@@ -80,18 +80,6 @@ static void mallinfo_says_what_mallinfo2_says(void)
 	free_blocks(blocks, 1000);
 }
 
-static void mallopt_accepts_and_rejects_without_harm(void)
-{
-	static const int parameters[] = {M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX,
-	                                 M_ARENA_MAX, M_ARENA_TEST, M_MXFAST, M_PERTURB, M_CHECK_ACTION,
-	                                 4711, -4711};
-	for (size_t i = 0; i < sizeof(parameters) / sizeof(parameters[0]); i++) {
-		int answer = mallopt(parameters[i], 0);
-		CHECK(answer == 0 || answer == 1, "mallopt(%d) answers 0 or 1", parameters[i]);
-		probe_heap_is_sound();
-	}
-}
-
 /* Reads what a function writes to a stream in memory. */
 static char *written_by_malloc_info(size_t *length)
 {
@@ -348,7 +336,6 @@ const struct probe_case probe_cases[] = {
 	CASE(mallinfo2_rises_and_falls_with_small_blocks),
 	CASE(mallinfo2_rises_and_falls_with_big_blocks),
 	CASE(mallinfo_says_what_mallinfo2_says),
-	CASE(mallopt_accepts_and_rejects_without_harm),
 	CASE(malloc_info_writes_well_formed_xml),
 	CASE(malloc_info_rejects_options),
 	CASE(malloc_info_fails_on_a_bad_stream_without_harm),
