@@ -14,8 +14,10 @@
 
 /* Its address names the thread, and is the same in the child of a fork. */
 static _Thread_local struct {
-	uint32_t held;       /* locks that the thread holds, is about to take or has just given up */
-	uint32_t bare_forks; /* forks under way, one in the other, that take no locks */
+	uint16_t held;       /* locks that the thread holds, awaits or has just given up; a fork is one */
+	uint16_t bare_forks; /* forks under way, one in the other, that take no locks */
+	bool may_wait;       /* of the fork that does take locks */
+	bool has_missed;     /* that fork had to leave a lock to others */
 } lock_self __attribute__((tls_model("initial-exec"), aligned(8)));
 
 #define LOCK_AWAITED ((uintptr_t)1)
@@ -39,7 +41,7 @@ static bool swap(struct lock *lock, uintptr_t from, uintptr_t to)
 /* Said before a lock is taken, and after it was given up: a signal in between finds it so. */
 static void count_held(int change)
 {
-	lock_self.held += (uint32_t)change;
+	lock_self.held = (uint16_t)(lock_self.held + change);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
@@ -98,32 +100,43 @@ void lock_release(struct lock *lock)
 	count_held(-1);
 }
 
-bool lock_is_held_by_thread(void)
+void lock_fork_begins(bool may_wait)
 {
-	return lock_self.held > 0;
+	if (lock_self.held > 0) {
+		lock_self.bare_forks++;
+		return;
+	}
+	count_held(1);
+	lock_self.may_wait = may_wait;
+	lock_self.has_missed = false;
 }
 
-void lock_fork_begins(void)
+bool lock_fork_has_all(void)
 {
-	if (lock_self.held > 0)
-		lock_self.bare_forks++;
+	return lock_self.bare_forks > 0 || !lock_self.has_missed;
 }
 
 void lock_fork_is_done(void)
 {
 	if (lock_self.bare_forks > 0)
 		lock_self.bare_forks--;
+	else
+		count_held(-1);
 }
 
 void lock_before_fork(struct lock *lock)
 {
-	if (lock_self.bare_forks == 0)
+	if (lock_self.bare_forks > 0)
+		return;
+	if (lock_self.may_wait)
 		lock_acquire(lock);
+	else if (!lock_self.has_missed)
+		lock_self.has_missed = !lock_try(lock);
 }
 
 void lock_after_fork_in_parent(struct lock *lock)
 {
-	if (lock_self.bare_forks == 0)
+	if (lock_self.bare_forks == 0 && is_mine(lock))
 		lock_release(lock);
 }
 

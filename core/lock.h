@@ -26,11 +26,13 @@ void lock_release(struct lock *lock);
 /* Takes the lock if that needs no waiting. */
 bool lock_try(struct lock *lock);
 
-/* Does the calling thread hold or await any? Then it is in a signal handler that has interrupted it. */
-bool lock_is_held_by_thread(void);
-
-/* Around all the others below: the calling thread begins a fork; it is done, in the parent or the child. */
-void lock_fork_begins(void);
+/*
+ * Around all the others below: the calling thread begins a fork; it is done, in the parent or the child.
+ * A fork that may not wait, because the thread has a lock that isn't ours and that holders of ours may
+ * want, takes what is free. If that wasn't all, the thread calls what comes after a fork, and tries again.
+ */
+void lock_fork_begins(bool may_wait);
+bool lock_fork_has_all(void);
 void lock_fork_is_done(void);
 
 /* Around fork(): the first before it, the others after it, in the parent and in the child. */

@@ -151,9 +151,9 @@ void scopes_finish(void)
 	stats_write();
 }
 
-void scopes_before_fork(void)
+bool scopes_before_fork(bool may_wait)
 {
-	lock_fork_begins();
+	lock_fork_begins(may_wait);
 	lock_before_fork(reach_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_before_fork(counted_lock(i));
@@ -162,6 +162,7 @@ void scopes_before_fork(void)
 	lock_before_fork(stats_lock());
 	heap_before_fork();
 	slot_before_fork();
+	return lock_fork_has_all();
 }
 
 void scopes_after_fork_in_parent(void)

@@ -31,8 +31,11 @@ void scopes_set_birth_hook(void (*hook)(struct heap *heap));
 /* A thread is about to lose its heap. */
 void scopes_thread_end(struct heap *heap);
 
-/* Around fork(). */
-void scopes_before_fork(void);
+/*
+ * Around fork(). The first one may be told not to wait for locks; when it then hasn't got all of them, the
+ * second one gives back those that it has.
+ */
+bool scopes_before_fork(bool may_wait);
 void scopes_after_fork_in_parent(void);
 void scopes_after_fork_in_child(void);
 

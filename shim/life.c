@@ -19,10 +19,13 @@
 #include "scopes/scopes.h"
 
 /*
- * glibc's fork() takes the lock of the list of streams, after the handlers have run. Somebody may hold it who
- * waits for a stream (fflush(NULL)) whose holder waits for one of our locks (getline). So that one is taken
- * first. It is recursive. As fork() does we leave it alone while there is one thread, or where a handler has
- * interrupted one of our critical sections; in the child fork() itself has reset it.
+ * glibc's fork() takes the lock of the list of streams, after the handlers have run. Somebody may hold
+ * it who waits for a stream (fflush(NULL)) whose holder waits for one of our locks (getline). So that one
+ * is taken first. It is recursive. As fork() does we leave it alone while there is one thread; in the
+ * child fork() itself has reset it.
+ *
+ * The holder of one of our locks may be in a signal handler that forks, and wait for the list there. So who
+ * has the list must not wait for our locks: it takes what is free, or gives the list back, and waits then.
  */
 extern char __libc_single_threaded __attribute__((weak));
 void _IO_list_lock(void) __attribute__((weak));
@@ -30,8 +33,7 @@ void _IO_list_unlock(void) __attribute__((weak));
 
 static bool locks_streams(void)
 {
-	return _IO_list_lock && _IO_list_unlock && &__libc_single_threaded && !__libc_single_threaded &&
-	       !lock_is_held_by_thread();
+	return _IO_list_lock && _IO_list_unlock && &__libc_single_threaded && !__libc_single_threaded;
 }
 
 static struct life {
@@ -52,9 +54,18 @@ static void thread_begins(struct heap *heap)
 
 static void before_fork(void)
 {
-	if (locks_streams())
+	if (!locks_streams()) {
+		scopes_before_fork(true);
+		return;
+	}
+	_IO_list_lock();
+	while (!scopes_before_fork(false)) {
+		scopes_after_fork_in_parent();
+		_IO_list_unlock();
+		scopes_before_fork(true);
+		scopes_after_fork_in_parent();
 		_IO_list_lock();
-	scopes_before_fork();
+	}
 }
 
 static void after_fork_in_parent(void)

@@ -133,7 +133,7 @@ static void *take_and_leave(void *unused)
 
 static void begin_fork(void)
 {
-	lock_fork_begins();
+	lock_fork_begins(true);
 	lock_before_fork(&lock);
 }
 
@@ -200,6 +200,26 @@ Test(lock, a_fork_inside_the_critical_section_passes_and_leaves_it_held_on_both_
 	require(!is_free_for_others(), "it is held in the parent");
 	lock_release(&lock);
 	require(is_free_for_others(), "it is free");
+}
+
+Test(lock, a_fork_that_may_not_wait_leaves_what_others_hold_and_says_so, .timeout = 10)
+{
+	static struct lock first, last;
+	pthread_t thread;
+
+	require(pthread_create(&thread, NULL, take_and_leave, NULL) == 0, "no thread");
+	pthread_join(thread, NULL);
+	lock_fork_begins(false);
+	lock_before_fork(&first);
+	lock_before_fork(&lock);
+	lock_before_fork(&last);
+	require(!lock_fork_has_all(), "one is held by somebody else");
+	require(first.word != 0 && last.word == 0, "it goes on with no other");
+	lock_after_fork_in_parent(&last);
+	lock_after_fork_in_parent(&lock);
+	lock_after_fork_in_parent(&first);
+	lock_fork_is_done();
+	require(first.word == 0 && lock.word != 0, "it gives back what it has, and no more");
 }
 
 Test(lock, a_fork_inside_a_fork_handler_passes_too, .timeout = 10)
