@@ -31,7 +31,7 @@ static void run(void)
 
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++)
 		for (size_t c = 0; c < sizeof(counts) / sizeof(*counts); c++)
-			for (size_t i = general_times(20000 / counts[c]); i > 0; i--)
+			for (size_t i = general_times(80000 / counts[c]); i > 0; i--)
 				make_and_free(blocks, counts[c], sizes[s]);
 }
 
