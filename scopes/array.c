@@ -1,9 +1,9 @@
 /*
  * array.c: arrays and texts in a region.
  *
- * Both are a block that doubles: where it is, as long as it is the region's newest, else as a copy. What the
- * old copy held stays until the region is reset. Each notes the region's id, which a reset changes: then its
- * memory is somebody else's, and adding to it is a misuse.
+ * Both are a block that grows by half: where it is, as long as it is the region's newest, else as a copy.
+ * What the old copy held stays until the region is reset. Each notes the region's id, which a reset changes:
+ * then its memory is somebody else's, and adding to it is a misuse.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 
 static bool is_current(const region_t *region, uint64_t id, const char *call)
 {
-	if (__builtin_expect(region_is_as_of_(region, id) && id != 0, 1))
+	if (__builtin_expect(region_id_(region) == id && id != 0, 1))
 		return true;
 	report_misuse("%s(): region \"%s\" has been reset or ended since it was initialised", call, region->name);
 	errno = EINVAL;
@@ -69,22 +69,15 @@ static bool grow(region_t *region, void **block, size_t used, size_t capacity, s
 
 /* Arrays. */
 
-void region_array_init(struct region_array *array, region_t *region, size_t item_size)
-{
-	*array = (struct region_array){
-		.region = region, .item_size = item_size + !item_size, .id = OBJECT_GET(region->at.id),
-	};
-}
-
 int region_array_reserve(struct region_array *array, size_t capacity)
 {
-	size_t size = array->item_size, least = FIRST_BYTES / size, bytes;
+	size_t size = array->item_size, least = array->capacity + array->capacity / 2, bytes;
 
 	if (!is_current(array->region, array->id, "region_array_append"))
 		return -1;
 	if (capacity <= array->capacity)
 		return 0;
-	least = least > array->capacity * 2 ? least : array->capacity * 2;
+	least = least > array->capacity + FIRST_BYTES / size ? least : array->capacity + FIRST_BYTES / size;
 	capacity = capacity > least ? capacity : least;
 	if (__builtin_mul_overflow(capacity, size, &bytes)) {
 		errno = ENOMEM;
@@ -115,15 +108,11 @@ void *region_array_append(struct region_array *array, const void *items, size_t 
 
 /* Texts. */
 
-void region_text_init(struct region_text *text, region_t *region)
-{
-	*text = (struct region_text){.region = region, .id = OBJECT_GET(region->at.id)};
-}
-
 /* Room for n bytes more, and a 0. */
 static bool reserve(struct region_text *text, size_t n)
 {
-	size_t bytes, least = text->capacity ? text->capacity * 2 : FIRST_BYTES;
+	size_t half = text->capacity / 2, bytes;
+	size_t least = text->capacity + (half > FIRST_BYTES ? half : FIRST_BYTES);
 	void *data = text->data;
 
 	if (!is_current(text->region, text->id, "region_text_write"))

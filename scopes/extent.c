@@ -25,7 +25,7 @@
 #define LONG_PART 64
 
 /* The newest buffer is such a part of what is held. */
-#define HELD_PART 32
+#define HELD_PART 64
 
 #define KEPT_LOOKS 4
 

@@ -11,7 +11,7 @@
 
 #define BLOCK_BYTES_DEFAULT 64
 #define SLAB_BYTES_DEFAULT ((size_t)1 << 20)
-#define SLAB_BYTES_LEAST ((size_t)32 << 10)
+#define SLAB_BYTES_LEAST SLICE_BYTES
 #define SLAB_BYTES_MOST ((size_t)1 << 30)
 #define GROWTH_DEFAULT 1.25
 #define GROWTH_LEAST 1.01

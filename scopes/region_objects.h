@@ -233,12 +233,18 @@ struct region_array {
 	uint64_t id;            /* the region's, when it was initialised */
 };
 
-static inline int region_is_as_of_(const region_t *region, uint64_t id)
+static inline uint64_t region_id_(const region_t *region)
 {
-	return __atomic_load_n(&((const struct region_cursor *)region)->id, __ATOMIC_RELAXED) == id;
+	return __atomic_load_n(&((const struct region_cursor *)region)->id, __ATOMIC_RELAXED);
 }
 
-REGION_API void region_array_init(struct region_array *array, region_t *region, size_t item_size);
+static inline void region_array_init(struct region_array *array, region_t *region, size_t item_size)
+{
+	memset(array, 0, sizeof(*array));
+	array->region = region;
+	array->item_size = item_size + !item_size;
+	array->id = region_id_(region);
+}
 
 /* Room for `capacity` items in all. 0 or -1. */
 REGION_API int region_array_reserve(struct region_array *array, size_t capacity);
@@ -248,7 +254,7 @@ REGION_API void *region_array_append(struct region_array *array, const void *ite
 
 static inline void *region_array_push(struct region_array *array, const void *item)
 {
-	if (array->count < array->capacity && item && region_is_as_of_(array->region, array->id))
+	if (array->count < array->capacity && item && region_id_(array->region) == array->id)
 		return memcpy((char *)array->items + array->count++ * array->item_size, item, array->item_size);
 	return region_array_append(array, item, 1);
 }
@@ -273,14 +279,19 @@ struct region_text {
 	uint64_t id;    /* the region's, when it was initialised */
 };
 
-REGION_API void region_text_init(struct region_text *text, region_t *region);
+static inline void region_text_init(struct region_text *text, region_t *region)
+{
+	memset(text, 0, sizeof(*text));
+	text->region = region;
+	text->id = region_id_(region);
+}
 
 /* Both add at the end. 0, or -1 and nothing has changed. The first is inlined where there is room. */
 REGION_API int region_text_write_slow(struct region_text *text, const void *data, size_t n);
 
 static inline int region_text_write(struct region_text *text, const void *data, size_t n)
 {
-	if (n - 1 >= text->capacity - text->length || !region_is_as_of_(text->region, text->id))
+	if (n - 1 >= text->capacity - text->length || region_id_(text->region) != text->id)
 		return region_text_write_slow(text, data, n);
 	memcpy(text->data + text->length, data, n);
 	text->length += n;
@@ -312,7 +323,7 @@ REGION_API FILE *region_text_open(struct region_text *text, const char *mode);
  * time but destroy. Functions that take a block take any pointer into it.
  *
  * backing: where slabs come from. alloc() may return NULL; its memory is aligned to 16. NULL: the heap range,
- * where slabs have 32 KiB at least, though blocks above slab_size have their own all the same.
+ * where slabs have 64 KiB at least, though blocks above slab_size have their own all the same.
  */
 struct region_slab_backing {
 	void *(*alloc)(size_t bytes, void *arg);
