@@ -322,4 +322,33 @@ heap_free_inline(struct heap *heap, void *p)
 	return heap_free_in_slab(heap, p, granule);
 }
 
+/*
+ * Frees a long block in a scope. That the caller tells its size saves reading it from the map, which would
+ * have to be done to see whether the block is the newest; the slow path frees that. A wrong size does no harm.
+ */
+static inline bool heap_free_long(struct heap *heap, void *p, size_t granules)
+{
+	size_t granule = range_granule_at(p);
+
+	if (__builtin_expect(granule >= HOT_LOAD(range.granules), 0))
+		return false;
+	unsigned char *head = range.map + granule;
+	/* The head of a long block that is live and hasn't faded: its buffer is some thread's own. */
+	if (granule_load(head) != GRANULE_LONG || (char *)p + (granules << GRANULE_SHIFT) == heap->cursor)
+		return false;
+	__atomic_store_n(head, (unsigned char)(GRANULE_LONG | GRANULE_FREED), __ATOMIC_RELEASE);
+	return true;
+}
+
+/* The common free where the size that was asked for is told. */
+static inline __attribute__((always_inline)) bool
+heap_free_sized_inline(struct heap *heap, void *p, size_t size)
+{
+	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
+
+	if (__builtin_expect(granules > GRANULE_SHORT_MAX && heap->inline_granules == 0, 0))
+		return heap_free_long(heap, p, granules);
+	return heap_free_inline(heap, p);
+}
+
 #endif

@@ -67,7 +67,7 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	heap->upper_top = scope;
 	heap->cursor = scope->region.cursor;
 	heap->limit = scope->region.limit;
-	heap->inline_granules = 0;
+	heap_set_inline(heap, 0);
 }
 
 static struct region_object *object_of(struct scope *scope)

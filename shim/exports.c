@@ -39,7 +39,7 @@ EXPORTED(int, posix_memalign, void **out, size_t align, size_t size)
 EXPORTED(void *, valloc, size_t size) { return shim_valloc(size); }
 EXPORTED(void *, pvalloc, size_t size) { return shim_pvalloc(size); }
 EXPORTED(size_t, malloc_usable_size, void *p) { return shim_usable_size(p); }
-EXPORTED(void, free_sized, void *p, size_t size) { shim_free_sized(p, size); }
+EXPORTED(HOT void, free_sized, void *p, size_t size) { free_sized_fast(p, size); }
 EXPORTED(void, free_aligned_sized, void *p, size_t align, size_t size)
 {
 	shim_free_aligned_sized(p, align, size);
@@ -120,6 +120,7 @@ static void *new_nothrow_slow(size_t size)
 	}
 #define DELETE(name) EXPORTED(void, name, void *p) { free_fast(p); }
 #define DELETE_1(name, type) EXPORTED(void, name, void *p, type a) { (void)a, free_fast(p); }
+#define DELETE_SIZED(name) EXPORTED(void, name, void *p, size_t size) { free_sized_fast(p, size); }
 #define DELETE_2(name, type_a, type_b) \
 	EXPORTED(void, name, void *p, type_a a, type_b b) { (void)a, (void)b, free_fast(p); }
 
@@ -133,8 +134,8 @@ NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)
 NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)
 DELETE(_ZdlPv)
 DELETE(_ZdaPv)
-DELETE_1(_ZdlPvm, size_t)
-DELETE_1(_ZdaPvm, size_t)
+DELETE_SIZED(_ZdlPvm)
+DELETE_SIZED(_ZdaPvm)
 DELETE_1(_ZdlPvSt11align_val_t, size_t)
 DELETE_1(_ZdaPvSt11align_val_t, size_t)
 DELETE_2(_ZdlPvmSt11align_val_t, size_t, size_t)

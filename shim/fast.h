@@ -19,6 +19,12 @@ static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 	return heap_alloc_inline(heap_self(), size, shim_malloc_slow);
 }
 
+static inline __attribute__((always_inline)) void free_sized_fast(void *p, size_t size)
+{
+	if (__builtin_expect(!heap_free_sized_inline(heap_self(), p, size), 0))
+		shim_free_slow(p);
+}
+
 static inline __attribute__((always_inline)) void free_fast(void *p)
 {
 	if (__builtin_expect(!heap_free_inline(heap_self(), p), 0))

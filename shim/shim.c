@@ -89,14 +89,13 @@ void *shim_reallocarray(void *p, size_t count, size_t size)
 
 void shim_free_sized(void *p, size_t size)
 {
-	(void)size;
-	free_fast(p);
+	free_sized_fast(p, size);
 }
 
 void shim_free_aligned_sized(void *p, size_t align, size_t size)
 {
-	(void)align, (void)size;
-	free_fast(p);
+	(void)align;
+	free_sized_fast(p, size);
 }
 
 /* Alignment. */
