@@ -324,7 +324,8 @@ heap_free_inline(struct heap *heap, void *p)
 
 /*
  * Frees a long block in a scope. That the caller tells its size saves reading it from the map, which would
- * have to be done to see whether the block is the newest; the slow path frees that. A wrong size does no harm.
+ * have to be done to see whether the block is the newest; the slow path frees that. A wrong size does no
+ * harm.
  */
 static inline bool heap_free_long(struct heap *heap, void *p, size_t granules)
 {
