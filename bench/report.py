@@ -95,6 +95,9 @@ def region_targets():
     for subject in (local, "libregion shared"):
         one = Key("shared", "contended", 250000, 1, subject)
         yield Target(f"{subject}, 16 threads ÷ 1", 1.1, [(one._replace(threads=16), one)], ratio)
+    sixteen = Key("shared", "contended", 250000, 16, local)
+    yield Target("libregion local ÷ a bump for each thread, 16 threads", 1.1,
+                 [(sixteen, sixteen._replace(subject="bump apart"))], ratio)
     for n in (1, 10, 100, 1000):
         yield first("full buffers", Key("full", "wholesale", 16 * n, 1, region), WHOLESALE_PEERS)
     one = Key("full", "standing", 1, 1, region)
@@ -146,14 +149,19 @@ def targets():
                                      Key("start", kind, 0, 1, "glibc"))], difference)
 
 
+def place_of(target, top, bottom):
+    """Which of its pairs: the row, or the peer if all are of one row."""
+    is_one_row = bottom and len({pair[0] for pair in target.pairs}) == 1
+    return bottom.subject if is_one_row else f"{top.kind} {top.n}"
+
+
 def judge(target, results):
     """The worst value, where it is, and how many of the pairs miss; None when nothing was measured."""
     values = []
     for top, bottom in target.pairs:
         operands = [results.median(top), results.median(bottom) if bottom else 0]
         if None not in operands:
-            place = f"{top.kind} {top.n}" if len({pair[0] for pair in target.pairs}) > 1 else bottom.subject
-            values.append((target.combine(*operands), place))
+            values.append((target.combine(*operands), place_of(target, top, bottom)))
     if not values:
         return None
     worst, place = max(values)

@@ -8,10 +8,13 @@
  *
  * Rows of a kind as it is tell the resident memory: blocks are written from end to end, and what the
  * process has gained then is compared with what was asked for. So headers, rounding, the allocator's
- * own tables and slack at the ends of buffers count alike. It is told in the fourth extent, each with
- * other sizes: slack that was never touched would not be resident. Rows that end in -ends count only
- * that slack, where an interface tells it: bytes of buffers that hold no block, in percent of the
- * buffers.
+ * own tables and slack at the ends of buffers count alike. Ways that fill buffers do so in four extents,
+ * each with other sizes, before it is told, because slack that was never touched isn't resident. Heaps
+ * have one extent: what they keep of earlier ones, until their own clocks say so, is another matter.
+ *
+ * Rows that end in -ends count only that slack, where an interface tells it: bytes that are in no block,
+ * in percent of the buffers, which all have 64 KiB; the mean over the MiBs. In rows that end in -held
+ * buffers grow as they do by default, so that most of it is what the newest buffer will be used for yet.
  *
  * Every figure is that of a process of its own, forked for it. n is how many MiB are asked for.
  */
@@ -25,7 +28,7 @@
 #include <unistd.h>
 
 #define MIB ((size_t)1 << 20)
-#define EXTENTS 4
+#define EXTENTS 4 /* of ways that fill buffers */
 
 struct mix {
 	const char *kind;
@@ -68,6 +71,7 @@ static struct {
 
 struct extent {
 	unsigned number; /* from 1; also the seed */
+	unsigned last;
 	size_t resident; /* bytes before the first one */
 	void **blocks;
 };
@@ -79,14 +83,34 @@ static void print(const char *kind, double percent)
 	}, percent);
 }
 
-/* Of a region's buffers, what isn't in blocks. The newest buffer counts: it is one of many. */
-static void print_ends(void)
+/* What isn't in blocks of the buffers that a region holds, in percent. */
+static double unused_percent(const region_t *region)
 {
-	char kind[32];
-	double held = (double)region_cap(ways_thread.region);
+	double held = (double)region_cap(region);
 
-	snprintf(kind, sizeof(kind), "%s-ends", now.mix->kind);
-	print(kind, (held - (double)region_len(ways_thread.region)) / held * 100);
+	return (held - (double)region_len(region)) / held * 100;
+}
+
+/* Fills a new region and prints the mean, over the MiBs, of what isn't in blocks of its buffers. */
+static void print_unused(const char *suffix, unsigned growth)
+{
+	struct region_options options = { .buffer_size = BUMP_BUFFER, .growth = growth };
+	region_t *region = region_create(&options);
+	uint64_t random = 7;
+	double sum = 0;
+	char kind[32];
+
+	for (size_t mib = 1; mib <= now.mib; mib++) {
+		for (size_t asked = 0; asked < MIB;) {
+			size_t size = now.mix->draw(&random);
+			bench_see(region_alloc(region, size));
+			asked += size;
+		}
+		sum += unused_percent(region);
+	}
+	region_destroy(region);
+	snprintf(kind, sizeof(kind), "%s-%s", now.mix->kind, suffix);
+	print(kind, sum / (double)now.mib);
 }
 
 /* Allocates; how many blocks. */
@@ -107,11 +131,9 @@ static void one_extent(void *arg)
 	struct extent *extent = arg;
 	size_t bytes = now.mib * MIB, count = fill(extent->number, bytes, extent->blocks);
 
-	if (extent->number == EXTENTS) {
+	if (extent->number == extent->last) {
 		double taken = (double)(resident_bytes() - extent->resident);
 		print(now.mix->kind, (taken / (double)bytes - 1) * 100);
-		if (now.way == &way_region)
-			print_ends();
 	}
 	for (size_t i = 0; now.way->release && i < count; i++)
 		now.way->release(extent->blocks[i]);
@@ -121,11 +143,17 @@ static void measure(void)
 {
 	size_t most = now.mib * MIB / 8, room = most * sizeof(void *);
 	struct extent extent = { .blocks = bench_array(most, sizeof(void *)) };
+	bool is_heap = now.way == &way_heap || now.way == &way_arena || now.way == &way_miheap;
 
+	extent.last = is_heap ? 1 : EXTENTS;
 	memset(extent.blocks, 1, room / 16); /* blocks have 128 bytes or more on average */
 	extent.resident = resident_bytes();
-	for (extent.number = 1; extent.number <= EXTENTS; extent.number++)
+	for (extent.number = 1; extent.number <= extent.last; extent.number++)
 		now.way->extent(one_extent, &extent);
+	if (now.way == &way_region) {
+		print_unused("ends", 100);
+		print_unused("held", 0);
+	}
 }
 
 static void measure_in_child(void)
