@@ -151,7 +151,7 @@ const char *site_why_not_by_name(const char *name)
 	                                      "_int_realloc",
 	                                      NULL};
 
-	if (is_among(name, starts))
+	if (is_among(name, starts) || strstr(name, ".cold"))
 		return "it isn't called as a function";
 	if (is_among(name, returns_twice))
 		return "it returns twice, or to somewhere else";

@@ -319,7 +319,32 @@ void slot_after_fork_in_parent(void)
 	lock_after_fork_in_parent(&slots.lock);
 }
 
+static void mark(struct slot *first, bool is_owned)
+{
+	for (; first && first != &slots.none; first = first->next)
+		first->is_owned = is_owned;
+}
+
+static void mark_all(const struct thread *thread, bool is_owned)
+{
+	mark(thread->open_slot, is_owned);
+	mark(thread->ready_slot, is_owned);
+	mark(thread->free_slots, is_owned);
+}
+
+/* The slots of threads that there aren't in the child are free. */
 void slot_after_fork_in_child(void)
 {
+	struct thread *thread = scope_thread(heap_self());
+
 	lock_after_fork_in_child(&slots.lock);
+	if (!thread || slots.end == 0)
+		return;
+	struct slot *first = &slot_records[slots.end - SLOT_POOL_COUNT], *end = &slot_records[slots.next];
+	mark_all(thread, true);
+	slots.free = NULL;
+	for (struct slot *slot = first; slot < end; slot++)
+		if (!slot->is_owned)
+			give_back(slot, slot->next);
+	mark_all(thread, false);
 }

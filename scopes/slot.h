@@ -56,7 +56,8 @@ struct slot {
 	struct slot *next;   /* the next open slot outwards, or the next free one */
 	struct scope *scope; /* NULL: it has ended, in a way that nobody returns from */
 	void *code;
-	uint64_t unused[2];
+	uint64_t is_owned; /* for a moment: by a thread that there is */
+	uint64_t unused;
 };
 
 static_assert(sizeof(struct slot) == SLOT_RECORD_BYTES, "the slots' code counts in these");
