@@ -285,15 +285,16 @@ add_live(const unsigned char *from, const unsigned char *end)
 	vector faded = {0};
 
 	while (from < end) {
-		vector heads = {0}, sizes = {0};
+		vector heads = {0}, sizes = {0}, freed = {0};
 
 		for (unsigned i = 0; i < SIZE_VECTORS && from < end; i++) {
 			size_t left = (size_t)(end - from), bytes = left < VECTOR_BYTES ? left : VECTOR_BYTES;
 			vector v = bytes == VECTOR_BYTES ? load(from) : load_tail(from, bytes);
-			vector live = (v > 0) & ((vector)((lanes)v + (lanes)v) > 0);
+			vector fresh = (vector)((lanes)v + (lanes)v) > 0, live = (v > 0) & fresh;
 			vector is_long = live & (v == (signed char)GRANULE_LONG);
 
 			heads -= live;
+			freed -= fresh & ~live;
 			sizes += v & live & ~is_long;
 			faded |= (v > 0) & ~live;
 			if (__builtin_expect(any(is_long), 0))
@@ -301,6 +302,7 @@ add_live(const unsigned char *from, const unsigned char *end)
 			from += bytes;
 		}
 		all.blocks += sum(heads);
+		all.freed_blocks += sum(freed);
 		all.granules += sum(sizes);
 	}
 	all.any_faded = any(faded);
@@ -327,4 +329,17 @@ struct granule_live granule_add_live(const unsigned char *from, const unsigned c
 		return add_live_avx2(from, end);
 #endif
 	return add_live_any(from, end);
+}
+
+bool granule_any_faded(const unsigned char *from, const unsigned char *end)
+{
+	vector faded = {0};
+
+	for (; from < end; from += VECTOR_BYTES) {
+		size_t left = (size_t)(end - from);
+		vector v = left < VECTOR_BYTES ? load_tail(from, left) : load(from);
+
+		faded |= v >= (signed char)GRANULE_FADED;
+	}
+	return any(faded);
 }

@@ -97,10 +97,14 @@ struct granule_counts granule_count(const unsigned char *from, const unsigned ch
 
 struct granule_live {
 	size_t blocks, granules; /* of live blocks that haven't faded */
+	size_t freed_blocks;     /* heads of freed blocks that hadn't */
 	bool any_faded;          /* there are live ones that have */
 };
 
-/* Adds up the live blocks in [from, end). */
+/* Adds up the blocks in [from, end). */
 struct granule_live granule_add_live(const unsigned char *from, const unsigned char *end);
+
+/* Is there a live block that has faded? */
+bool granule_any_faded(const unsigned char *from, const unsigned char *end);
 
 #endif

@@ -5,8 +5,8 @@
  * in the middle of is looked at as it is. That is enough, because no step of an allocation, a free or a
  * realloc makes a block that the program uses look free, not for an instant.
  *
- * Two things bound what a search costs: pages that the process has never written aren't read, and each
- * mapping counts as some bytes looked at, so that many of them make searches seldom.
+ * Two things bound what a search costs: pages that the process has never written aren't read, and what
+ * else takes time counts as bytes looked at, so that it makes searches seldom.
  */
 #include <string.h>
 
@@ -17,6 +17,9 @@
 
 /* What asking about a mapping costs, in bytes that could have been looked at meanwhile. */
 #define MAPPING_BYTES ((size_t)16 << 10)
+
+/* And what it costs to come to a block that lies by itself. */
+#define STRAY_BYTES 256u
 
 /* Of a longer one, only the pages are looked at that were written. */
 #define DENSE_MAX_BYTES ((size_t)1 << 20)
@@ -37,7 +40,7 @@ enum { CUT_RANGE, CUT_TABLES, CUT_STACK, CUT_COUNT };
 static struct state {
 	struct extent cuts[CUT_COUNT]; /* of what isn't looked at */
 	uintptr_t own_sp;
-	size_t mappings;
+	size_t mappings, strays;
 	bool has_failed;
 } state;
 
@@ -145,6 +148,7 @@ static void live_blocks(const unsigned char *at, const unsigned char *end, bool 
 			at += granule_size(at);
 		lo = (uintptr_t)range_of_map(from);
 		hi = (uintptr_t)range_of_map(at < end ? at : end);
+		state.strays++;
 		if (lo < hi)
 			mark_words(lo, hi, NULL, lo);
 		else
@@ -195,7 +199,11 @@ static void look_at_span(const struct span *span, void *unused)
 		break;
 	case SPAN_RETIRED:
 	case SPAN_WAITING:
-		live_blocks(buffer_map(span), range_map_of(span->used_end), mark_has(span));
+		end = range_map_of(span->used_end);
+		if (!mark_has(span))
+			live_blocks(buffer_map(span), end, false);
+		else if (granule_any_faded(buffer_map(span), end))
+			live_blocks(buffer_map(span), end, true);
 		break;
 	case SPAN_NONE:
 	case SPAN_SPARE:
@@ -284,7 +292,7 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 	uint64_t begin_ns = os_clock_ns();
 
 	state.own_sp = sp;
-	state.mappings = 0;
+	state.mappings = state.strays = 0;
 	if (!look_start())
 		return result;
 	result.stop = stop(signal, align);
@@ -302,7 +310,7 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 	world_go_on();
 	lock_release(span_pool_lock());
 	result.pause_ns = os_clock_ns() - begin_ns;
-	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES;
+	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES + state.strays * STRAY_BYTES;
 	result.is_done = !state.has_failed;
 	return result;
 }

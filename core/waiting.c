@@ -56,17 +56,13 @@ static void list_remove(struct span *span)
 }
 
 /*
- * Counts what lives, for frees to count down. As with retired buffers, it is a hint: frees inside a scope
- * don't count, so the buffer may be empty earlier than its count says.
+ * Frees count down from what was noted. It is a hint, as with retired buffers: blocks that were freed
+ * before, or inside a scope, don't count, so the buffer may be empty earlier than its count says.
  */
-static void count_live(struct span *span)
+static void start_count(struct span *span)
 {
-	__atomic_store_n(&span->live, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&span->live, span->wait_blocks, __ATOMIC_RELAXED);
 	span_set_kind(span, SPAN_WAITING);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	struct granule_live live = granule_add_live(buffer_map(span), range_map_of(span->used_end));
-	/* Faded ones, if there are any, may count once, or more: then only a search gives the buffer back. */
-	__atomic_add_fetch(&span->live, (uint32_t)live.blocks + live.any_faded, __ATOMIC_ACQ_REL);
 }
 
 void waiting_add(struct span *span)
@@ -76,7 +72,7 @@ void waiting_add(struct span *span)
 	span->wait_count = 0;
 	lock_acquire(&waiting.lock);
 	span_set_region(span, NULL);
-	count_live(span);
+	start_count(span);
 	list_add(span);
 	__atomic_store_n(&waiting.bytes, waiting.bytes + used_bytes, __ATOMIC_RELAXED);
 	lock_release(&waiting.lock);
@@ -233,7 +229,7 @@ static void wait_on(struct span *span)
 {
 	span->wait_count++;
 	lock_acquire(&waiting.lock);
-	count_live(span);
+	start_count(span);
 	list_add(span);
 	lock_release(&waiting.lock);
 }

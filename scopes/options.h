@@ -34,7 +34,7 @@
 	  "largest block that shares a buffer with others; half a buffer at most") \
 	X(wait_bytes, "WAIT_BYTES", SIZE, 1 << 20, 0, (uint64_t)1 << 40, "", \
 	  "reachable: bytes of buffers with unfreed blocks that wait for a search, at least") \
-	X(wait_share, "WAIT_SHARE", COUNT, 50, 0, 1000, "", \
+	X(wait_share, "WAIT_SHARE", COUNT, 100, 0, 1000, "", \
 	  "reachable: and this percentage of the memory that a search looks at") \
 	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 1, 64, "", \
 	  "reachable: number of the signal that stops other threads during a search") \

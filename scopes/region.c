@@ -354,14 +354,10 @@ static void put_survivors(struct thread *thread, struct span *span, char *resume
 static size_t close_waiting(struct thread *thread, struct region *region, struct span *span, char *resume)
 {
 	struct region_stats *stats = &region->counters->stats;
-	unsigned char *from = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi);
-	struct granule_counts counts = granule_count(from, end);
-	struct granule_live live = {0};
+	struct granule_live live = granule_add_live(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi));
 
-	if (counts.any_live)
-		live = granule_add_live(from, end);
-	stats_add(&stats->blocks_allocated, counts.blocks);
-	stats_add(&stats->blocks_freed, counts.blocks - live.blocks);
+	stats_add(&stats->blocks_allocated, live.blocks + live.freed_blocks);
+	stats_add(&stats->blocks_freed, live.freed_blocks);
 	/* What the next scope does has to lie behind what waits. */
 	if (resume && resume < span->fresh_hi)
 		resume = NULL;
