@@ -156,7 +156,8 @@ void world_run(const struct program *program, struct report *report);
 /* Notes a block that was just given, and fills it. */
 struct held *held_new(struct world *world, struct actor *actor, void *p, size_t size);
 
-/* Checks it, forgets it. */
+/* Forgets it, whose memory may be gone; checks it before. */
+void held_forget(struct world *world, struct held *held);
 void held_drop(struct world *world, struct held *held);
 
 /* The operations; each says whether it could do anything. */

@@ -27,6 +27,24 @@ static struct object *live(struct actor *actor, const struct op *op)
 
 /* --- ends of blocks --- */
 
+/* Are the region's blocks as they were filled? Asked before an end: their memory may be gone after it. */
+static void check_blocks(const struct object *object)
+{
+	for (const struct held *held = object->blocks; held; held = held->next)
+		shadow_check_contents(&object->world->shadow, &held->block);
+}
+
+/* And those of the regions below it. */
+static void check_tree(const struct object *parent)
+{
+	const struct object *first = parent->world->objects;
+
+	check_blocks(parent);
+	for (const struct object *child = first; child < first + WORLD_REGIONS; child++)
+		if (child->region && child->parent == parent)
+			check_tree(child);
+}
+
 /* The blocks that `ends` chooses leave the region. */
 static void end_blocks(struct object *object, bool (*ends)(const struct held *, const void *),
                        const void *arg)
@@ -44,7 +62,7 @@ static void end_blocks(struct object *object, bool (*ends)(const struct held *, 
 			held->next = world->loose;
 			world->loose = held;
 		} else {
-			held_drop(world, held);
+			held_forget(world, held);
 		}
 	}
 }
@@ -93,8 +111,10 @@ static void end_shared_blocks(struct object *object, unsigned thread)
 /* The thread allocates from the region: now it takes notice of resets. */
 static void notice(struct object *object, struct actor *actor)
 {
-	if (object->is_shared)
-		end_blocks(object, is_ghost_of, &actor->id);
+	if (!object->is_shared)
+		return;
+	check_blocks(object);
+	end_blocks(object, is_ghost_of, &actor->id);
 }
 
 /* The region, or the thread's part of it; asking for that takes notice, too. */
@@ -202,6 +222,7 @@ bool do_destroy(struct actor *actor, const struct op *op)
 	struct object *object = live(actor, op);
 	if (!object || object->pool >= 0)
 		return false;
+	check_tree(object);
 	if (op->variant % 4 == 0)
 		region_release(object->region);
 	region_destroy(object->region);
@@ -216,6 +237,7 @@ bool do_reset(struct actor *actor, const struct op *op)
 	struct object *object = live(actor, op);
 	if (!object)
 		return false;
+	check_tree(object);
 	region_reset(handle_for(actor, object, op));
 	end_children(object, "reset");
 	all_were_called(object, 0, "reset");
@@ -382,6 +404,7 @@ bool do_rewind(struct actor *actor, const struct op *op)
 		return false;
 	unsigned to = op->slot % object->mark_count;
 	size_t peak = region_peak(object->region);
+	check_blocks(object);
 	region_rewind(object->region, object->marks[to]);
 	all_were_called(object, object->marks_calls[to], "rewind");
 	end_blocks(object, is_late, &to);
@@ -530,6 +553,7 @@ bool do_give(struct actor *actor, const struct op *op)
 	size_t peak = region_peak(object->region);
 	if (peak >= pool->largest[object->key])
 		pool->largest[object->key] = peak + 1;
+	check_tree(object);
 	region_pool_release(pool->pool, object->region);
 	pool->released++;
 	end_children(object, "release to the pool");

@@ -24,11 +24,16 @@ struct held *held_new(struct world *world, struct actor *actor, void *p, size_t 
 	return held;
 }
 
+void held_forget(struct world *world, struct held *held)
+{
+	shadow_remove(&world->shadow, &held->block);
+	free(held);
+}
+
 void held_drop(struct world *world, struct held *held)
 {
 	shadow_check_contents(&world->shadow, &held->block);
-	shadow_remove(&world->shadow, &held->block);
-	free(held);
+	held_forget(world, held);
 }
 
 /* --- operations --- */
