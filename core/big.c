@@ -4,12 +4,16 @@
 #include "big.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #include "os.h"
 #include "report.h"
 
 /* Moving pages leaves a seam in the kernel's mappings; for less than this, copying is as cheap. */
 #define MOVE_MIN_BYTES ((size_t)1 << 20)
+
+/* To be cleared, less than this is written to, and more is given back to the kernel, which has zeroes. */
+#define RENEW_MIN_BYTES ((size_t)256 << 10)
 
 /* Frees between two looks whether the pool should give memory back: no other free goes to the pool. */
 #define FREES_IN_A_TICK 64
@@ -64,6 +68,13 @@ void *big_alloc(struct heap *heap, size_t bytes, size_t align)
 		return NULL;
 	set_bytes(span, bytes);
 	return span->start;
+}
+
+void big_clear(struct span *span, size_t bytes)
+{
+	/* Fresh from the kernel, or made so again: then only what the program writes to is there. */
+	if (!span->is_zero && (bytes < RENEW_MIN_BYTES || !os_purge(span->start, big_page_round(bytes))))
+		memset(span->start, 0, bytes);
 }
 
 /* Spares. */

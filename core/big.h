@@ -23,6 +23,9 @@
 /* A block of at least `bytes`, aligned to a slice or to `align`, a power of two. NULL: out of memory. */
 void *big_alloc(struct heap *heap, size_t bytes, size_t align);
 
+/* Makes the first `bytes` of a block that was just allocated zero. */
+void big_clear(struct span *span, size_t bytes);
+
 void big_free(struct heap *heap, struct span *span, void *p, const char *call);
 
 /* Makes the block larger or smaller; its address, which may be new, or NULL and nothing has changed. */

@@ -242,13 +242,20 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 	return __builtin_expect(block != NULL, 1) ? block : slow(size);
 }
 
+/* From a class's first slab. NULL: not served, or there is no such class. */
+static inline void *heap_alloc_of_class(struct heap *heap, unsigned class)
+{
+	struct span *slab = class < CLASS_COUNT ? heap->queues[class].first : NULL;
+
+	return slab ? slab_pop(slab) : NULL;
+}
+
 /* From the class's first slab, of sizes to CLASS_MAX_BYTES. NULL: not served. */
 static inline void *heap_alloc_class(struct heap *heap, size_t size)
 {
 	if (size - 1 >= CLASS_MAX_BYTES)
 		return NULL;
-	struct span *slab = heap->queues[class_of(size)].first;
-	return slab ? slab_pop(slab) : NULL;
+	return heap_alloc_of_class(heap, class_of(size));
 }
 
 /*

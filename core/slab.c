@@ -371,7 +371,7 @@ unsigned slab_aligned_class(size_t align, size_t bytes)
 	if (rounded > CLASS_MAX_BYTES || align > CLASS_MAX_BYTES)
 		return CLASS_COUNT;
 	unsigned class = class_of(rounded);
-	while (class < CLASS_COUNT && class_bytes(class) % align != 0)
+	while (class < CLASS_COUNT && (class_bytes(class) & (align - 1)) != 0)
 		class++;
 	return class;
 }

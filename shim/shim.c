@@ -48,12 +48,13 @@ void shim_free(void *p)
 	free_fast(p);
 }
 
-/* Does the block read as zero already? Only a big one that nobody has had since the kernel gave it. */
-static bool is_zero(const void *p)
+/* Clears a block that malloc has just given; what there is to know of big ones is worth asking. */
+static void clear(void *p, size_t bytes)
 {
-	const struct span *span = span_of(p);
-
-	return span_kind(span) == SPAN_BIG && span->is_zero;
+	if (bytes <= CLASS_MAX_BYTES || span_kind(span_of(p)) != SPAN_BIG)
+		memset(p, 0, bytes);
+	else
+		big_clear(span_of(p), bytes);
 }
 
 void *shim_calloc(size_t count, size_t size)
@@ -63,9 +64,9 @@ void *shim_calloc(size_t count, size_t size)
 	if (__builtin_mul_overflow(count, size, &total))
 		return out_of_memory();
 	void *p = malloc_fast(total);
-	/* Asking is worth it only where there is much to clear. */
-	bool must_clear = p && (total <= CLASS_MAX_BYTES || !is_zero(p));
-	return must_clear ? memset(p, 0, total) : p;
+	if (__builtin_expect(p != NULL, 1))
+		clear(p, total);
+	return p;
 }
 
 void *shim_realloc(void *p, size_t size)
@@ -107,7 +108,14 @@ static bool is_power_of_two(size_t n)
 
 static void *alloc_aligned(size_t align, size_t size)
 {
-	return align <= GRANULE_BYTES ? malloc_fast(size) : alloc_slow(size, align);
+	struct heap *heap = heap_self();
+	void *p = NULL;
+
+	if (align <= GRANULE_BYTES)
+		return malloc_fast(size);
+	if (heap->inline_granules > 0 && size - 1 < CLASS_MAX_BYTES)
+		p = heap_alloc_of_class(heap, slab_aligned_class(align, size));
+	return p ? p : alloc_slow(size, align);
 }
 
 void *shim_aligned_alloc(size_t align, size_t size)
