@@ -128,8 +128,10 @@ static void allocate(uint64_t *state)
 		allocate_some(state);
 		return;
 	}
+	struct region_options options = { .fade = REGION_FADE_UNFREED };
+
 	in_heap = 1;
-	region_do(allocate_in_scope, state);
+	region_do_with(&options, allocate_in_scope, state);
 	in_heap = 0;
 }
 
