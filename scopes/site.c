@@ -174,13 +174,17 @@ static void say_missing(void)
 
 /* The interface. */
 
+/* The other libunwind has these names only in its header, for longer ones. */
+static bool has_llvm_unwinder(void)
+{
+	return dlsym(RTLD_DEFAULT, "unw_step") || dlsym(RTLD_DEFAULT, "__unw_step");
+}
+
 void scopes_start_sites(void)
 {
 	if ((!options.sites && !options.sites_file[0]) || options.disable || !scope_top(heap_self()))
 		return;
-	const char *why = slot_start(dlsym(RTLD_DEFAULT, "__unw_step") != NULL)
-	                      ? code_start()
-	                      : "the processor has no XSAVE";
+	const char *why = slot_start(has_llvm_unwinder()) ? code_start() : "the processor has no XSAVE";
 	if (why) {
 		report("LIBREGION_SITES: %s; there are no sites", why);
 		return;
