@@ -155,7 +155,7 @@ Test(code, an_offset_is_a_function_or_a_call)
 	static const char caller[] = "\x55\xe8\x01\x00\x00\x00\xc3\x31\xc0\xe8\xe8\xe8\x00\x00\xc3";
 	struct text text;
 
-	for (unsigned offset = 0; offset < 10; offset++) {
+	for (unsigned offset = 0; offset < 15; offset++) {
 		begin_text(&text);
 		uintptr_t start = add_function(&text, caller, sizeof(caller) - 1, 0);
 		struct code_plan plan = {.at = start + offset, .may_be_call = true, .start = start};
@@ -178,6 +178,8 @@ Test(code, moved_instructions_do_the_same)
 		{"mov; ret", CODE("\x48\x89\xf8\x48\x83\xc0\x07\xc3"), 5, 12},
 		{"an operand relative to rip", CODE("\x48\x8b\x05\x01\x00\x00\x00\xc3\x2a\0\0\0\0\0\0\0"),
 	     0, 42},
+		{"an operand before an immediate",
+	     CODE("\x80\x3d\x07\x00\x00\x00\x2a\x0f\x94\xc0\x0f\xb6\xc0\xc3\x2a"), 0, 1},
 		{"lea relative to rip",
 	     CODE("\x48\x8d\x05\xf9\xff\xff\xff\x48\x2b\x04\x24\x48\x31\xc0\xc3"), 0, 0},
 		{"a short branch taken", CODE("\x31\xc0\x85\xff\x74\x03\x83\xc0\x05\xc3"), 0, 0},
