@@ -11,8 +11,6 @@
 
 #include "sites.h"
 
-#define WHY_PART "it is a part of a function, which is jumped to"
-
 struct collection {
 	struct image *image;
 	size_t capacity;
@@ -142,8 +140,6 @@ static const char *why_not_by_kind(struct image *image, const struct function *f
 {
 	if (function->is_indirect)
 		return "the loader chooses among several functions for it (IFUNC)";
-	if (strstr(function->name, ".cold"))
-		return WHY_PART;
 	if (function->value == image_entry(image) && !function->name[0])
 		return site_why_not_by_name("_start");
 	if (!function->name[0])

@@ -152,11 +152,24 @@ static void set_words(const char *words)
 	free(copy);
 }
 
+/* No option of the caller's reaches the library by accident. */
+static void clear_options(void)
+{
+	extern char **environ;
+
+	for (char **variable = environ; *variable;)
+		if (strncmp(*variable, "LIBREGION_", 10) == 0)
+			unsetenv(strndup(*variable, strcspn(*variable, "=")));
+		else
+			variable++;
+}
+
 static void set_environment(const struct site_case *c, const char *directory)
 {
 	const char *library = getenv("REGION_LIBRARY");
 	char path[512];
 
+	clear_options();
 	unsetenv("MALLOC_PERTURB_");
 	unsetenv("LD_PRELOAD");
 	if (!directory)
