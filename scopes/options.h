@@ -38,8 +38,8 @@
 	  "reachable: and this percentage of the memory that a search looks at") \
 	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 1, 64, "", \
 	  "reachable: number of the signal that stops other threads during a search") \
-	X(pointer_align, "POINTER_ALIGN", COUNT, 8, 1, 8, "", \
-	  "reachable: pointers lie at multiples of this; 1, 2, 4 or 8") \
+	X(pointer_align, "POINTER_ALIGN", CHOICE, 0, 0, 0, "8 4 2 1", \
+	  "reachable: pointers lie at multiples of so many bytes") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \

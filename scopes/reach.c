@@ -96,7 +96,7 @@ static void search(struct thread *thread, struct counters *counters, uintptr_t s
 
 	if (!list && !waiting_has_bigs())
 		return;
-	struct search result = waiting_search(list, sp, (int)options.stop_signal, options.pointer_align);
+	struct search result = waiting_search(list, sp, (int)options.stop_signal, 8u >> options.pointer_align);
 	if (result.is_done)
 		note_success(&result);
 	else
