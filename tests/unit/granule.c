@@ -243,6 +243,57 @@ Test(granule, count_tells_blocks_that_have_not_faded_and_whether_any_lives)
 	}
 }
 
+static struct granule_live naive_live(const struct model *model, size_t from, size_t end)
+{
+	struct granule_live live = {0};
+
+	for (size_t i = from; i < end; i++) {
+		bool is_freed = model->map[i] & GRANULE_FREED, is_faded = model->map[i] & GRANULE_FADED;
+
+		if (model->head[i] != (int)i)
+			continue;
+		live.any_faded |= is_faded && !is_freed;
+		live.freed_blocks += is_freed && !is_faded;
+		live.blocks += !is_freed && !is_faded;
+		live.granules += !is_freed && !is_faded ? granule_size(model->map + i) : 0;
+	}
+	return live;
+}
+
+Test(granule, live_blocks_are_added_up_by_state)
+{
+	static struct model model;
+
+	for (uint64_t round = 1; round <= 2000; round++) {
+		uint64_t seed = round;
+
+		if (round % 50 == 1)
+			fill(&model, &seed, 0);
+		size_t from = next_edge(&model, random_below(&seed, MAP_BYTES));
+		size_t end = next_edge(&model, from + random_below(&seed, round % 2 ? 200 : MAP_BYTES - from + 1));
+		end = end < MAP_BYTES ? end : MAP_BYTES;
+		struct granule_live live = granule_add_live(model.map + from, model.map + end);
+		struct granule_live naive = naive_live(&model, from, end);
+		require(live.blocks == naive.blocks, "round %zu: %zu", (size_t)round, live.blocks);
+		require(live.granules == naive.granules, "round %zu: %zu", (size_t)round, live.granules);
+		require(live.freed_blocks == naive.freed_blocks, "round %zu: %zu", (size_t)round, live.freed_blocks);
+		require(live.any_faded == naive.any_faded, "round %zu", (size_t)round);
+		bool any_faded = granule_any_faded(model.map + from, model.map + end);
+		require(any_faded == naive.any_faded, "round %zu", (size_t)round);
+	}
+}
+
+Test(granule, adding_up_a_full_map_does_not_overflow)
+{
+	static unsigned char map[(size_t)1 << 20];
+
+	memset(map, GRANULE_SHORT_MAX, sizeof(map));
+	struct granule_live live = granule_add_live(map, map + sizeof(map));
+	require(live.blocks == sizeof(map), "%zu", live.blocks);
+	require(live.granules == GRANULE_SHORT_MAX * sizeof(map), "%zu", live.granules);
+	require(live.freed_blocks == 0 && !live.any_faded, "%zu", live.freed_blocks);
+}
+
 Test(granule, count_of_a_full_map_does_not_overflow)
 {
 	static unsigned char map[(size_t)1 << 20];
