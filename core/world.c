@@ -21,7 +21,7 @@
 #define FIRST_CAPACITY 64
 
 /* How long a thread may keep the signal blocked, as it does while it starts and ends; or not be scheduled. */
-#define BLOCKED_MS 20
+#define BLOCKED_MS 100
 #define LATE_MS 1000
 
 enum thread_state { ASKED, STOPPED, GONE };
