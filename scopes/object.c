@@ -336,9 +336,13 @@ static bool is_open(const struct region_object *region)
 
 static bool is_misused_open(const struct region_object *region, const char *call)
 {
-	lock_acquire(&objects.lock);
+	/* The lock is for the tree. */
+	bool has_others = region->is_shared || region->children;
+	if (has_others)
+		lock_acquire(&objects.lock);
 	bool is_misused = is_open(region);
-	lock_release(&objects.lock);
+	if (has_others)
+		lock_release(&objects.lock);
 	if (!is_misused)
 		return false;
 	report_misuse("%s(%p): region \"%s\", or a child of it, is open in region_within()", call,

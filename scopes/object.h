@@ -84,6 +84,8 @@ struct region_object {
 
 	size_t sealed_bytes, sealed_held_bytes; /* of the other half: what marks have put aside */
 	size_t shown_bytes, shown_held_bytes;   /* of the other half of a lane: for other threads */
+	struct counters *counters;   /* of the other half, in the thread that opened it last */
+	const struct thread *counting;
 	struct policy policy;        /* of the other half */
 	struct scope within;         /* the other half; its thread is NULL unless it is open */
 };

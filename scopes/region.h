@@ -142,7 +142,8 @@ REGION_API const char *region_name_of(const void *p);
  * Statistics, one line each: X(member, unit, help). A total is the sum over threads and scopes, except
  * peak_bytes and longest_pause_ns, which are the largest. Counted at the edges of scopes and buffers, never
  * on the hot path, so what an open scope has done shows when it ends. Under the policy `none` nobody looks
- * at what is reclaimed: blocks are then counted only if LIBREGION_STATS is set.
+ * at what is reclaimed: blocks are then counted only if LIBREGION_STATS is set. Making a region as an
+ * object counts as entering a scope, and so does each region_within() of it.
  */
 #define REGION_STATS_MAP(X) \
 	X(scopes_entered, "scopes", "scopes entered") \

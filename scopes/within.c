@@ -49,6 +49,16 @@ static void share_limit(struct region_object *region)
 		region->policy.limit_bytes = region->limit_bytes > held ? region->limit_bytes - held : 0;
 }
 
+/* Looked up by name only where another thread has opened the region since. */
+static struct counters *counters_in(struct region_object *region, struct thread *thread)
+{
+	if (region->counting != thread) {
+		region->counters = stats_of(thread, region->name);
+		region->counting = thread;
+	}
+	return region->counters;
+}
+
 static void push(struct thread *thread, struct region_object *region, uintptr_t frame)
 {
 	struct heap *heap = thread->heap;
@@ -62,7 +72,7 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	__atomic_store_n(&scope->thread, thread, __ATOMIC_RELAXED);
 	scope->frame = frame < outer->frame ? frame : outer->frame;
 	scope->is_call = scope->must_close = true;
-	scope->region.counters = stats_of(thread, region->name);
+	scope->region.counters = counters_in(region, thread);
 	stats_add(&scope->region.counters->stats.scopes_entered, 1);
 	heap->upper_top = scope;
 	heap->cursor = scope->region.cursor;
@@ -220,7 +230,7 @@ static void close_in(struct thread *thread, struct region_object *region)
 	region_harvest(heap, top);
 	heap->cursor = half->cursor;
 	heap->limit = half->limit;
-	half->counters = stats_of(thread, region->name);
+	half->counters = counters_in(region, thread);
 	region_close(thread, half, true);
 	heap->cursor = cursor;
 	heap->limit = limit;
