@@ -58,11 +58,18 @@ static bool grow(region_t *region, void **block, size_t used, size_t capacity, s
 	}
 	if (grow_newest(part, *block, to_granules(capacity), to_granules(bytes)))
 		return true;
+	/* The newest block's room serves the next one; a lane's cursor may be taken back meanwhile. */
+	char *cursor = part->at.cursor;
+	bool is_newest = *block && (char *)*block + to_granules(capacity) == cursor && !part->owner;
+	if (is_newest)
+		OBJECT_SET(part->at.cursor, (char *)*block);
 	void *grown = region_alloc(part, bytes);
+	if (!grown && is_newest)
+		OBJECT_SET(part->at.cursor, cursor);
 	if (!grown)
 		return false;
 	if (used > 0)
-		memcpy(grown, *block, used);
+		memmove(grown, *block, used);
 	*block = grown;
 	return true;
 }

@@ -216,9 +216,9 @@ inline std::pmr::memory_resource *current_resource() noexcept
 		{
 			/* aligned_alloc() wants a multiple of the alignment; what wraps round is too much. */
 			std::size_t rounded = (bytes + align - 1) & ~(align - 1);
-			if (align <= 16)
-				return checked(std::malloc(bytes));
-			return checked(rounded < bytes ? nullptr : ::aligned_alloc(align, rounded));
+			if (rounded < bytes)
+				throw std::bad_alloc();
+			return checked(align <= 16 ? std::malloc(bytes) : ::aligned_alloc(align, rounded));
 		}
 		void do_deallocate(void *p, std::size_t, std::size_t) override { std::free(p); }
 		bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override
