@@ -160,6 +160,13 @@ struct held *held_new(struct world *world, struct actor *actor, void *p, size_t 
 void held_forget(struct world *world, struct held *held);
 void held_drop(struct world *world, struct held *held);
 
+/*
+ * Are the blocks of a region as they were filled, and those of the regions below it? Asked before an end:
+ * their memory may be gone after it.
+ */
+void object_check(const struct object *object);
+void object_check_tree(const struct object *parent);
+
 /* The operations; each says whether it could do anything. */
 typedef bool objects_function(struct actor *actor, const struct op *op);
 objects_function do_create, do_destroy, do_reset, do_take, do_resize, do_mark, do_rewind, do_within;

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define NOBODY PROGRAM_THREADS /* took it, and has ended */
-
 #define ROUNDED(size) (((size) + 15) / 16 * 16 + ((size) == 0) * 16)
 
 static struct object *place(struct actor *actor, const struct op *op)
@@ -26,24 +25,6 @@ static struct object *live(struct actor *actor, const struct op *op)
 }
 
 /* --- ends of blocks --- */
-
-/* Are the region's blocks as they were filled? Asked before an end: their memory may be gone after it. */
-static void check_blocks(const struct object *object)
-{
-	for (const struct held *held = object->blocks; held; held = held->next)
-		shadow_check_contents(&object->world->shadow, &held->block);
-}
-
-/* And those of the regions below it. */
-static void check_tree(const struct object *parent)
-{
-	const struct object *first = parent->world->objects;
-
-	check_blocks(parent);
-	for (const struct object *child = first; child < first + WORLD_REGIONS; child++)
-		if (child->region && child->parent == parent)
-			check_tree(child);
-}
 
 /* The blocks that `ends` chooses leave the region. */
 static void end_blocks(struct object *object, bool (*ends)(const struct held *, const void *),
@@ -111,10 +92,9 @@ static void end_shared_blocks(struct object *object, unsigned thread)
 /* The thread allocates from the region: now it takes notice of resets. */
 static void notice(struct object *object, struct actor *actor)
 {
-	if (!object->is_shared)
-		return;
-	check_blocks(object);
-	end_blocks(object, is_ghost_of, &actor->id);
+	object_check(object);
+	if (object->is_shared)
+		end_blocks(object, is_ghost_of, &actor->id);
 }
 
 /* The region, or the thread's part of it; asking for that takes notice, too. */
@@ -222,7 +202,7 @@ bool do_destroy(struct actor *actor, const struct op *op)
 	struct object *object = live(actor, op);
 	if (!object || object->pool >= 0)
 		return false;
-	check_tree(object);
+	object_check_tree(object);
 	if (op->variant % 4 == 0)
 		region_release(object->region);
 	region_destroy(object->region);
@@ -237,7 +217,7 @@ bool do_reset(struct actor *actor, const struct op *op)
 	struct object *object = live(actor, op);
 	if (!object)
 		return false;
-	check_tree(object);
+	object_check_tree(object);
 	region_reset(handle_for(actor, object, op));
 	end_children(object, "reset");
 	all_were_called(object, 0, "reset");
@@ -404,7 +384,7 @@ bool do_rewind(struct actor *actor, const struct op *op)
 		return false;
 	unsigned to = op->slot % object->mark_count;
 	size_t peak = region_peak(object->region);
-	check_blocks(object);
+	object_check(object);
 	region_rewind(object->region, object->marks[to]);
 	all_were_called(object, object->marks_calls[to], "rewind");
 	end_blocks(object, is_late, &to);
@@ -553,7 +533,7 @@ bool do_give(struct actor *actor, const struct op *op)
 	size_t peak = region_peak(object->region);
 	if (peak >= pool->largest[object->key])
 		pool->largest[object->key] = peak + 1;
-	check_tree(object);
+	object_check_tree(object);
 	region_pool_release(pool->pool, object->region);
 	pool->released++;
 	end_children(object, "release to the pool");

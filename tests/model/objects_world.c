@@ -36,6 +36,22 @@ void held_drop(struct world *world, struct held *held)
 	held_forget(world, held);
 }
 
+void object_check(const struct object *object)
+{
+	for (const struct held *held = object->blocks; held; held = held->next)
+		shadow_check_contents(&object->world->shadow, &held->block);
+}
+
+void object_check_tree(const struct object *parent)
+{
+	const struct object *first = parent->world->objects;
+
+	object_check(parent);
+	for (const struct object *child = first; child < first + WORLD_REGIONS; child++)
+		if (child->region && child->parent == parent)
+			object_check_tree(child);
+}
+
 /* --- operations --- */
 
 static bool do_look(struct actor *actor, const struct op *op)
