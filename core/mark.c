@@ -84,13 +84,15 @@ static bool commit(unsigned char *table, size_t *committed, size_t reserved, siz
 	return true;
 }
 
+bool mark_start(void)
+{
+	return mark.now || reserve();
+}
+
 bool mark_begin(size_t align)
 {
 	struct marking *now = mark.now;
 
-	if (!now && !reserve())
-		return false;
-	now = mark.now;
 	if (!commit(now->slices, &now->slices_committed, now->slices_reserved,
 	            (range.granules >> (SLICE_SHIFT - GRANULE_SHIFT)) + 1) ||
 	    !commit(now->bits, &now->bits_committed, now->bits_reserved, range.granules >> BITS_SHIFT))

@@ -15,6 +15,9 @@
 
 #include "span.h"
 
+/* Memory for the tables, once, before any other call. False: none. */
+bool mark_start(void);
+
 /* Begins a search; pointers are looked for at multiples of `align` (1, 2, 4 or 8). False: out of memory. */
 bool mark_begin(size_t align);
 

@@ -29,7 +29,7 @@
 /* What is longer isn't a stack's guard, but something reserved that happens to lie there. */
 #define GUARD_MAX_BYTES ((size_t)64 << 10)
 
-#define STOP_TRIES 8
+#define STOP_TRIES 20
 
 struct extent {
 	uintptr_t lo, hi;
@@ -270,20 +270,33 @@ static void look_at_all(struct span *list)
 	look_close();
 }
 
-/* Takes the pool's lock, if the world has stopped. */
+/*
+ * Takes the pool's lock, if the world has stopped. Not before: a thread that waits for it with all signals
+ * blocked, as libc has them where a thread ends, would never stop. If a stopped thread has it, once more.
+ */
 static enum world_result stop(int signal, size_t align)
 {
-	enum world_result result = WORLD_NO_ROOM;
-
-	for (int i = 0; result == WORLD_NO_ROOM && i < STOP_TRIES; i++) {
+	for (int i = 0; i < STOP_TRIES; i++) {
 		if (!world_prepare())
 			return WORLD_NO_LIST;
-		lock_acquire(span_pool_lock());
-		result = mark_begin(align) ? world_stop(signal) : WORLD_NO_LIST;
+		enum world_result result = world_stop(signal);
+		if (result == WORLD_NO_ROOM)
+			continue;
 		if (result != WORLD_STOPPED)
+			return result;
+		if (lock_try(span_pool_lock())) {
+			if (mark_begin(align))
+				return WORLD_STOPPED;
 			lock_release(span_pool_lock());
+			world_go_on();
+			return WORLD_NO_LIST;
+		}
+		world_go_on();
+		/* Whoever has it gets time to give it up. */
+		lock_acquire(span_pool_lock());
+		lock_release(span_pool_lock());
 	}
-	return result;
+	return WORLD_LATE;
 }
 
 struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t align)
@@ -293,7 +306,7 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 
 	state.own_sp = sp;
 	state.mappings = state.strays = 0;
-	if (!look_start())
+	if (!look_start() || !mark_start())
 		return result;
 	result.stop = stop(signal, align);
 	result.culprit = world_culprit();
@@ -307,8 +320,8 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 	for (struct span *span = list; span; span = span->next)
 		mark_remove(span);
 	for_bigs(mark_remove);
-	world_go_on();
 	lock_release(span_pool_lock());
+	world_go_on();
 	result.pause_ns = os_clock_ns() - begin_ns;
 	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES + state.strays * STRAY_BYTES;
 	result.is_done = !state.has_failed;

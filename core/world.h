@@ -13,7 +13,7 @@
  * for it, and its handler, which still gets its own ones, ignores all others. Many programs have threads
  * that block everything else.
  *
- * Whoever stops the world holds the locks that it needs meanwhile, and calls nothing of libc that locks.
+ * Whoever stops the world holds no lock that others wait for, and calls nothing of libc that locks.
  */
 #ifndef LIBREGION_WORLD_H
 #define LIBREGION_WORLD_H
