@@ -18,7 +18,7 @@
 #define SURVIVORS 10000
 #define NODE_BYTES 64
 
-#define FADING_WAYS(X) X(heap) X(do) X(unfreed)
+#define FADING_WAYS(X) X(heap) X(reachable) X(unfreed)
 
 struct node {
 	struct node *next, *others[NODE_BYTES / sizeof(void *) - 1];
@@ -121,7 +121,7 @@ static void measure(const struct way *way, const char *kind, bench_pass *pass)
 
 static void measure_way(const struct way *way, bench_pass *pass)
 {
-	bool is_left = way == &way_do;
+	bool is_left = way == &way_reachable;
 
 	fading.frees = true;
 	measure(way, "freed", pass);

@@ -247,7 +247,7 @@ def write_csv(path, results, bench, description):
 COLOURS = {"libregion": "#c0392b", "glibc": "#7f8c8d", "jemalloc": "#2980b9", "mimalloc": "#27ae60",
            "tcmalloc": "#8e44ad", "bump": "#2c3e50", "APR": "#d68910", "obstack": "#a0522d"}
 LIGHTER = {"none": "#e67e73", "unfreed": "#d9534a", "do": "#f1b5af", "arena": "#7fb3d5", "heap": "#7dcea0",
-           "inlined": "#85929e"}
+           "inlined": "#85929e", "reachable": "#f5c6c0"}
 
 
 def colour(subject):

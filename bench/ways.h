@@ -80,6 +80,13 @@ WAY_INLINE void do_extent(void (*fn)(void *), void *arg)
 	region_do(fn, arg);
 }
 
+WAY_INLINE void reachable_extent(void (*fn)(void *), void *arg)
+{
+	static const struct region_options options = { .name = "reachable", .fade = REGION_FADE_REACHABLE };
+
+	region_do_with(&options, fn, arg);
+}
+
 WAY_INLINE void unfreed_extent(void (*fn)(void *), void *arg)
 {
 	static const struct region_options options = { .name = "unfreed", .fade = REGION_FADE_UNFREED };
@@ -101,6 +108,11 @@ static const struct way way_do = {
 	"do", "malloc and free in region_do, default options",
 	way_has_regions, do_extent, malloc, free, false,
 };
+static const struct way way_reachable = {
+	"reachable", "malloc and free in a scope, policy reachable",
+	way_has_regions, reachable_extent, malloc, free, false,
+};
+
 static const struct way way_unfreed = {
 	"unfreed", "malloc and free in a scope, policy unfreed",
 	way_has_regions, unfreed_extent, malloc, free, false,
