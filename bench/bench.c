@@ -10,13 +10,11 @@
 #include "bench.h"
 #include "ways.h"
 
-#include <dlfcn.h>
 #include <getopt.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #define MAX_REPETITIONS 5
@@ -49,27 +47,6 @@ struct worker {
 	unsigned thread;
 	pthread_t id;
 };
-
-void bench_fail(const char *what)
-{
-	fprintf(stderr, "%s: %s\n", bench.program, what);
-	exit(1);
-}
-
-void *bench_array(size_t count, size_t size)
-{
-	size_t bytes = count * size + 1; /* none is none too few for mmap */
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		bench_fail("out of memory");
-	return p;
-}
-
-void bench_array_free(void *array, size_t count, size_t size)
-{
-	munmap(array, count * size + 1);
-}
 
 size_t bench_between(uint64_t *state, size_t low, size_t high)
 {
@@ -152,16 +129,6 @@ static void make_litter(void)
 	bench_array_free(blocks, BLOCKS, sizeof(*blocks));
 }
 
-void bench_print_malloc(void)
-{
-	Dl_info info;
-	void *symbol = dlsym(RTLD_DEFAULT, "malloc");
-	const char *file = dladdr(symbol, &info) ? info.dli_fname : "?";
-	const char *slash = strrchr(file, '/');
-
-	printf("# malloc from %s\n", slash ? slash + 1 : file);
-}
-
 static void usage(const struct way *const *ways)
 {
 	printf("usage: %s [--way=NAME,...] [--smoke|--quick] [--litter] [--list]\n"
@@ -188,6 +155,7 @@ void bench_start(int argc, char **argv, const char *program, const struct way *c
 	int c;
 
 	bench.program = program;
+	bench_name_program(program);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'w': bench.ways = optarg; break;

@@ -78,6 +78,9 @@ void bench_array_free(void *array, size_t count, size_t size);
 /* A number from low to high, both included. The state is any number but 0. */
 size_t bench_between(uint64_t *state, size_t low, size_t high);
 
+/* The name that messages begin with. */
+void bench_name_program(const char *name);
+
 /* Prints the line "# malloc from FILE": which library serves this process. */
 void bench_print_malloc(void);
 

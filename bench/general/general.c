@@ -200,6 +200,7 @@ int main(int argc, char **argv)
 	}
 	if (optind == argc)
 		usage();
+	bench_name_program("general");
 	bench_print_malloc();
 	for (int i = optind; i < argc; i++)
 		run_called(argv[i]);
