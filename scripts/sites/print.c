@@ -48,18 +48,19 @@ static const char *way_name(enum code_way way)
 
 static void print_function(const struct image *image, const struct function *function)
 {
-	const char *file = function->file ? strrchr(function->file, '/') : NULL;
+	const char *slash = function->file ? strrchr(function->file, '/') : NULL;
+	bool has_name = function->name[0] &&
+	                (function->is_namesake || function->display != function->name);
 	char site[4096];
 
 	spell(image, function, site, sizeof(site));
+	printf("%-*s", function->refusal || has_name || function->file ? SITE_COLUMNS : 0, site);
 	if (function->refusal)
-		printf("%-*s  can't: %s", SITE_COLUMNS, site, function->refusal);
-	else
-		printf("%-*s ", SITE_COLUMNS, site);
-	if (function->is_namesake || function->display != function->name)
+		printf("  can't: %s", function->refusal);
+	if (has_name)
 		printf("  %s", function->display);
 	if (function->file)
-		printf("  %s:%d", file ? file + 1 : function->file, function->line);
+		printf("  %s:%d", slash ? slash + 1 : function->file, function->line);
 	putchar('\n');
 }
 

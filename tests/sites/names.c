@@ -164,7 +164,7 @@ const struct site_case site_cases[] = {
 	{"with_the_program_s_name", call_by_name, "%P:by_name", "%P:by_name=45"},
 	{"variants_of_compilers", call_all, "reduced,special", "reduced=10 special=20"},
 	{"cold_parts_are_not_meant", call_all, "partial", "partial=10"},
-	{"cold_parts_are_refused", call_all, "partial.cold", "partial.cold=0", {"which is jumped to"}},
+	{"cold_parts_are_refused", call_all, "partial.cold", "partial.cold=0", {"isn't called as a function"}},
 	{"by_offset_of_an_entry", call_by_name, "%P+%{by_name}", "%P+%{by_name}=45"},
 	{"by_offset_with_the_build_id", call_by_name, "%P[%B]+%{by_name}", "%P[%B]+%{by_name}=45"},
 	{"by_offset_of_a_call", call_by_name, "%P+%{the_call}", "%P+%{the_call}=5"},
