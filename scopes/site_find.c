@@ -153,8 +153,6 @@ const char *site_why_not_by_name(const char *name)
 
 	if (is_among(name, starts) || strstr(name, ".cold"))
 		return "it isn't called as a function";
-	if (strstr(name, ".cold"))
-		return "it is a part of a function, which is jumped to";
 	if (is_among(name, returns_twice))
 		return "it returns twice, or to somewhere else";
 	if (is_among(name, asks_caller) || strncmp(name, "_Unwind_", 8) == 0)
