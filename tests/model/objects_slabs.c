@@ -130,13 +130,15 @@ bool do_set_next(struct actor *actor, const struct op *op)
 	if (next) {
 		next->chained++;
 		slabs->expected.add_refs++;
-		check_refs(actor, slabs, next);
 	}
 	if (last) {
 		last->chained--;
 		slabs->expected.dec_refs++;
 		settle(actor, slabs, last);
 	}
+	/* Not before: what ends with the last one may have referred to the next, too. */
+	if (next)
+		check_refs(actor, slabs, next);
 	return true;
 }
 
