@@ -42,6 +42,17 @@ static void set_bytes(struct span *span, size_t bytes)
 	}
 }
 
+struct span *big_alloc_slab(struct heap *heap, size_t slices)
+{
+	struct span *span = big_pop_spare(heap, big_bin(slices));
+
+	if (!span)
+		return big_alloc_span(heap, slices, 1, SPAN_SLAB);
+	assert(span->slices == slices);
+	span_recycle(span, SPAN_SLAB);
+	return span;
+}
+
 struct span *big_alloc_span(struct heap *heap, size_t slices, size_t align_slices, enum span_kind kind)
 {
 	if (heap->big_spare_bytes > 0) {
@@ -125,6 +136,18 @@ static void put_spare(struct heap *heap, struct span *span)
 	heap->big_spare_bytes += bytes;
 	if (++heap->big_frees % FREES_IN_A_TICK == 0)
 		span_pool_tick();
+}
+
+void big_free_slab(struct heap *heap, struct span *slab)
+{
+	if (heap->state != HEAP_LIVE) {
+		span_free(slab, false);
+		return;
+	}
+	slab->owner = NULL;
+	slab->bytes = 0;
+	slab->class = (uint8_t)big_bin(slab->slices);
+	put_spare(heap, slab);
 }
 
 static void release(struct span *span)

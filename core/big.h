@@ -5,12 +5,12 @@
  * nothing. Growth is in place where the slices behind are free, and moves the pages, not their
  * contents, where they are not (as glibc does with mremap).
  *
- * Spares: a thread keeps the spans of blocks it has freed, up to BIG_SPARE_MAX_BYTES of them, and allocates
- * from these without a lock. They lie in bins by length, four for each doubling; a new span is as long as
- * its bin says, so that any span of a bin fits. A spare (SPAN_SPARE) has its old data and its slices still
- * lead to it, so a second free is seen. Which bins have not been used for a while is asked when a span
- * comes in (span_pool_epoch); those are let go, and so is all when the thread needs memory of another kind
- * and the pool has none that was used before.
+ * Spares: a thread keeps the spans of blocks it has freed and of slabs that are empty, up to
+ * BIG_SPARE_MAX_BYTES of them, and allocates from these without a lock. They lie in bins by length, four for
+ * each doubling; a new span is as long as its bin says, so that any span of a bin fits. A spare (SPAN_SPARE)
+ * has its old data and its slices still lead to it, so a second free is seen. Which bins have not been used
+ * for a while is asked when a span comes in (span_pool_epoch); those are let go, and so is all when the
+ * thread needs memory of another kind and the pool has none that was used before.
  */
 #ifndef LIBREGION_BIG_H
 #define LIBREGION_BIG_H
@@ -34,6 +34,10 @@ void *big_resize(struct span *span, size_t bytes);
 /* span_alloc(), but what the heap has in spares is let go before memory is used that nobody has used. */
 struct span *big_alloc_span(struct heap *heap, size_t slices, size_t align_slices, enum span_kind kind);
 
+/* A slab's span: from the spares or as above; and back there when the slab is empty. */
+struct span *big_alloc_slab(struct heap *heap, size_t slices);
+void big_free_slab(struct heap *heap, struct span *slab);
+
 /* Gives all of a heap's spares back. */
 void big_drop_spares(struct heap *heap);
 
@@ -56,18 +60,27 @@ static inline unsigned big_bin(size_t slices)
 	return 4 * log2 + (unsigned)((slices - 1) >> (log2 - 2)) - 8;
 }
 
+/* The newest spare of a bin; NULL: there is none. */
+static inline struct span *big_pop_spare(struct heap *heap, unsigned bin)
+{
+	struct span *span = heap->big_spares[bin];
+
+	if (span) {
+		heap->big_spares[bin] = span->next;
+		heap->big_spare_bytes -= span_bytes(span);
+		heap->big_bins_used |= 1u << bin;
+	}
+	return span;
+}
+
 /* A block from the spares of the thread's own heap. NULL: there is none that fits. */
 static inline void *big_take_spare(struct heap *heap, size_t bytes)
 {
 	if (bytes - CLASS_MAX_BYTES - 1 >= BIG_SPARE_MAX_BYTES - CLASS_MAX_BYTES)
 		return NULL;
-	unsigned bin = big_bin(big_slices(bytes));
-	struct span *span = heap->big_spares[bin];
+	struct span *span = big_pop_spare(heap, big_bin(big_slices(bytes)));
 	if (!span)
 		return NULL;
-	heap->big_spares[bin] = span->next;
-	heap->big_spare_bytes -= span_bytes(span);
-	heap->big_bins_used |= 1u << bin;
 	span->bytes = big_page_round(bytes);
 	span_set_kind(span, SPAN_BIG);
 	return span->start;

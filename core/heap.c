@@ -344,7 +344,9 @@ static void free_in_slab(struct span *slab, void *p, const char *call)
 
 static void report_spare(const struct span *span, void *p, const char *call)
 {
-	if (p == span->start)
+	if (span->bytes == 0)
+		buffer_free_gone(p, call); /* it was a slab */
+	else if (p == span->start)
 		report_misuse("%s(%p): double free of a block of %zu bytes", call, p, span->bytes);
 	else
 		report_misuse("%s(%p): lies in a block of %zu bytes that was freed", call, p, span->bytes);

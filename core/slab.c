@@ -3,8 +3,9 @@
  *
  * A queue's first slab is the one that is allocated from. A slab that runs out leaves its queue; the
  * first free of one of its blocks brings it back, at the end, so that slabs have time to empty. An
- * empty slab goes back to the pool unless it is the only one of its queue: a program that allocates
- * and frees one block in turn must not make and drop a slab each time.
+ * empty slab becomes a spare of its thread's (big.h) unless it is the only one of its queue: a program that
+ * allocates and frees one block in turn must not make and drop a slab each time, and slabs that go back to
+ * the pool come to other threads, each with its memory in the wrong processor's cache.
  */
 #include "slab.h"
 
@@ -174,7 +175,7 @@ static uint64_t reciprocal_of(uint64_t n)
 static struct span *slab_create(struct heap *heap, unsigned class)
 {
 	size_t block_bytes = class_bytes(class);
-	struct span *slab = big_alloc_span(heap, slab_slices(block_bytes), 1, SPAN_SLAB);
+	struct span *slab = big_alloc_slab(heap, slab_slices(block_bytes));
 
 	if (!slab)
 		return NULL;
@@ -190,13 +191,14 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 	return slab;
 }
 
-static void slab_destroy(struct heap *heap, struct span *slab)
+/* Takes an empty slab out of its heap; its span is to be freed. */
+static struct span *slab_leave(struct heap *heap, struct span *slab)
 {
 	assert(slab_used(slab) == 0);
 	queue_remove(heap, slab);
 	forget_slack(heap, slab);
 	heap->slab_bytes -= span_bytes(slab);
-	span_free(slab, false);
+	return slab;
 }
 
 /* What was given back is wanted again: that much more may stay for some time. */
@@ -292,7 +294,7 @@ static void slab_is_empty(struct heap *heap, struct span *slab)
 		slab->countdown = -SLAB_KEPT;
 		forget_slack(heap, slab);
 	} else {
-		slab_destroy(heap, slab);
+		big_free_slab(heap, slab_leave(heap, slab));
 	}
 }
 
@@ -358,7 +360,7 @@ void slab_trim(struct heap *heap, bool holes)
 			if (slab->is_kept && slab_used(slab) > 0 && heap->state != HEAP_LIVE)
 				unkeep(slab);
 			if (slab_used(slab) == 0)
-				slab_destroy(heap, slab);
+				span_free(slab_leave(heap, slab), false);
 			else if (holes)
 				sleep_purge_holes(slab, true);
 		}

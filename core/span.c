@@ -310,6 +310,14 @@ static struct span *cut_span(struct span *span, size_t slices, size_t align_slic
 	return span;
 }
 
+void span_recycle(struct span *span, enum span_kind kind)
+{
+	bool has_map = span->has_map;
+
+	init_descriptor(span, span->start, span->slices, kind);
+	span->has_map = has_map;
+}
+
 static struct span *pool_take(size_t slices, size_t align_slices, enum span_kind kind)
 {
 	struct span *span = set_spares_aside() ? run_take(slices + align_slices - 1) : NULL;

@@ -182,6 +182,9 @@ struct span *span_alloc(size_t slices, size_t align_slices, enum span_kind kind)
 /* The same, of dirty memory only. NULL: there is no such run. */
 struct span *span_alloc_dirty(size_t slices, size_t align_slices, enum span_kind kind);
 
+/* Makes a span in use one of another kind, whose fields are those of a new one; its memory is dirty. */
+void span_recycle(struct span *span, enum span_kind kind);
+
 /* Gives a span back. If `is_clean` all of it reads as zero. */
 void span_free(struct span *span, bool is_clean);
 

@@ -22,6 +22,12 @@ static void give(void *p)
 		heap_free(p, "free");
 }
 
+/* But for the spares of this thread. */
+static size_t used_bytes(void)
+{
+	return span_pool_totals().used_bytes - heap_self()->big_spare_bytes;
+}
+
 static size_t blocks_handed_out;
 
 static void add_used(const struct span *span, void *arg)
@@ -148,7 +154,7 @@ Test(slab, one_block_in_turn_makes_and_drops_no_slabs)
 	for (size_t size = 1; size <= CLASS_MAX_BYTES; size = class_bytes(class_of(size)) + 1) {
 		void *p = take(size);
 		struct span *slab = span_of(p);
-		size_t used = span_pool_totals().used_bytes;
+		size_t used = used_bytes();
 
 		for (int i = 0; i < 100; i++) {
 			give(p);
@@ -156,7 +162,7 @@ Test(slab, one_block_in_turn_makes_and_drops_no_slabs)
 			p = take(size);
 			require(span_of(p) == slab && slab_used(slab) == 1, "%zu bytes, turn %d", size, i);
 		}
-		require(span_pool_totals().used_bytes == used, "%zu bytes", size);
+		require(used_bytes() == used, "%zu bytes", size);
 		give(p);
 	}
 }
@@ -169,15 +175,32 @@ Test(slab, an_empty_slab_goes_back_when_another_one_is_in_the_queue)
 
 	for (size_t i = 0; i < 128; i++)
 		blocks[i] = slab_alloc(heap, class);
-	size_t used = span_pool_totals().used_bytes;
+	size_t used = used_bytes();
 	for (size_t i = 0; i < 64; i++)
 		give(blocks[i]);
-	require(span_pool_totals().used_bytes == used - SLICE_BYTES, "one slab went back");
+	require(used_bytes() == used - SLICE_BYTES, "one slab went back");
 	for (size_t i = 64; i < 128; i++)
 		give(blocks[i]);
-	require(span_pool_totals().used_bytes == used - SLICE_BYTES, "the last one is kept");
+	require(used_bytes() == used - SLICE_BYTES, "the last one is kept");
 	slab_trim(heap, false);
-	require(span_pool_totals().used_bytes == used - 2 * SLICE_BYTES, "until it is asked for");
+	require(used_bytes() == used - 2 * SLICE_BYTES, "until it is asked for");
+}
+
+Test(slab, what_is_left_of_an_empty_slab_serves_the_thread_s_next_one)
+{
+	struct heap *heap = heap_start(64 * MIB);
+	void *blocks[128];
+
+	for (size_t i = 0; i < 128; i++)
+		blocks[i] = slab_alloc(heap, class_of(1024));
+	for (size_t i = 0; i < 64; i++)
+		give(blocks[i]);
+	require(heap->big_spare_bytes == SLICE_BYTES && span_kind(span_of(blocks[0])) == SPAN_SPARE,
+	        "the first slab is a spare");
+	struct span *slab = span_of(slab_alloc(heap, class_of(48)));
+	require(slab == span_of(blocks[0]) && slab->owner == heap, "it is a slab again");
+	require(slab->block_bytes == 48, "%u", slab->block_bytes);
+	require(heap->big_spare_bytes == 0, "%zu", heap->big_spare_bytes);
 }
 
 Test(slab, a_kept_slab_goes_back_once_it_is_not_the_only_one)
@@ -405,8 +428,8 @@ Test(slab, everything_goes_back_in_whatever_order_it_is_freed)
 		for (enum order order = SAME; order < ORDERS; order++) {
 			fill_and_empty(class, order, &seed);
 			slab_trim(heap, false);
-			require(span_pool_totals().used_bytes == 0, "class %u, order %d: %zu bytes", class, order,
-			        span_pool_totals().used_bytes);
+			require(used_bytes() == 0, "class %u, order %d: %zu bytes", class, order,
+			        used_bytes());
 		}
 }
 
@@ -436,5 +459,5 @@ Test(slab, a_random_mix_of_classes_loses_and_doubles_nothing)
 		if (held[i].p)
 			give(held[i].p);
 	slab_trim(heap, false);
-	require(span_pool_totals().used_bytes == 0, "%zu bytes", span_pool_totals().used_bytes);
+	require(used_bytes() == 0, "%zu bytes", used_bytes());
 }
