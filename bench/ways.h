@@ -45,7 +45,7 @@ struct way {
 /* X(name) for the ways that go through malloc and free, then for all. */
 #define WAYS_OF_MALLOC(X) X(heap) X(do) X(unfreed) X(none)
 #define WAYS(X) \
-	WAYS_OF_MALLOC(X) X(region) X(bump) X(inlined) X(obstack) X(arena) X(miheap) \
+	WAYS_OF_MALLOC(X) X(region) X(bump) X(inlined) X(ahead) X(obstack) X(arena) X(miheap) \
 	WAYS_APR(X) WAYS_TALLOC(X) WAYS_PMR(X)
 
 #define WAY_ADDRESS(way) &way_##way,
@@ -196,6 +196,23 @@ static const struct way way_bump = {
 static const struct way way_inlined = {
 	"inlined", "the same bump, inlined",
 	way_is_always, inlined_extent, inlined_alloc, NULL, true,
+};
+
+/*
+ * The inlined bump as far as memory lets it go: it asks for the next block's line beforehand. Where it
+ * takes longer with more threads, they share the way to memory, not anything of an allocator's.
+ */
+WAY_INLINE void *ahead_alloc(size_t size)
+{
+	char *block = inlined_alloc(size);
+
+	__builtin_prefetch(ways_thread.bump.cursor, 1, 3);
+	return block;
+}
+
+static const struct way way_ahead = {
+	"ahead", "the same, asking for the next line beforehand",
+	way_is_always, inlined_extent, ahead_alloc, NULL, true,
 };
 
 /* ---- obstack: chunks of 4 KiB from the malloc that is measured ------------------------------- */
