@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define VECTOR_BYTES 32
-#define SIZE_BYTE (GRANULE_FREED | GRANULE_FADED)
 
 typedef signed char vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef unsigned char lanes __attribute__((vector_size(VECTOR_BYTES)));
@@ -66,38 +65,6 @@ static inline __attribute__((always_inline)) bool any(vector mask)
 	return (w[0] | w[1] | w[2] | w[3]) != 0;
 }
 
-static void write_sizes(unsigned char *sizes, size_t granules)
-{
-	for (unsigned i = 0; i < GRANULE_LONG_BYTES; i++) {
-		sizes[i] = (unsigned char)(SIZE_BYTE | (granules & ((1 << GRANULE_LONG_BITS) - 1)));
-		granules >>= GRANULE_LONG_BITS;
-	}
-}
-
-void granule_set_long(unsigned char *head, size_t granules)
-{
-	assert(granules > GRANULE_SHORT_MAX && granules <= GRANULE_MAX);
-	write_sizes(head + 1, granules);
-	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
-}
-
-void granule_set(unsigned char *head, size_t granules)
-{
-	if (granules <= GRANULE_SHORT_MAX)
-		granule_set_short(head, granules);
-	else
-		granule_set_long(head, granules);
-}
-
-size_t granule_long_size(const unsigned char *head)
-{
-	size_t granules = 0;
-
-	for (unsigned i = GRANULE_LONG_BYTES; i >= 1; i--)
-		granules = granules << GRANULE_LONG_BITS | (head[i] & ((1 << GRANULE_LONG_BITS) - 1));
-	return granules;
-}
-
 void granule_clear(unsigned char *head)
 {
 	if ((granule_load(head) & GRANULE_SIZE_MASK) == GRANULE_LONG)
@@ -113,12 +80,10 @@ void granule_resize(unsigned char *head, size_t granules)
 {
 	unsigned byte = granule_load(head);
 	bool was_long = (byte & GRANULE_SIZE_MASK) == GRANULE_LONG, is_long = granules > GRANULE_SHORT_MAX;
-	unsigned char sizes[GRANULE_LONG_BYTES] = {0};
+	uint32_t sizes = is_long ? granule_size_word(granules) : 0;
 
 	if (is_long)
-		write_sizes(sizes, granules);
-	if (is_long)
-		memcpy(head + 1, sizes, sizeof(sizes));
+		memcpy(head + 1, &sizes, sizeof(sizes));
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	__atomic_store_n(head, (unsigned char)((byte & GRANULE_FADED) | (is_long ? GRANULE_LONG : granules)),
 	                 __ATOMIC_RELAXED);

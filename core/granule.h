@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define GRANULE_FREED 0x80u
 #define GRANULE_FADED 0x40u
@@ -52,11 +53,48 @@ static inline void granule_set_short(unsigned char *head, size_t granules)
 	__atomic_store_n(head, (unsigned char)granules, __ATOMIC_RELAXED);
 }
 
-void granule_set_long(unsigned char *head, size_t granules);
-void granule_set(unsigned char *head, size_t granules);
+static_assert(GRANULE_LONG_BYTES == sizeof(uint32_t) && GRANULE_LONG_BITS == 5, "the size bytes are a word");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest bits come first");
+
+/* The size bytes of a long block, and back. */
+static inline uint32_t granule_size_word(size_t granules)
+{
+	uint32_t n = (uint32_t)granules;
+
+	/* In each byte GRANULE_FREED and GRANULE_FADED, too: no scan takes it for a head. */
+	return 0xc0c0c0c0u | (n & 0x1f) | (n & 0x1f << 5) << 3 | (n & 0x1f << 10) << 6 | (n & 0x1f << 15) << 9;
+}
+
+static inline size_t granule_of_size_word(uint32_t word)
+{
+	return (word & 0x1f) | (word >> 3 & 0x1f << 5) | (word >> 6 & 0x1f << 10) | (word >> 9 & 0x1f << 15);
+}
+
+static inline void granule_set_long(unsigned char *head, size_t granules)
+{
+	uint32_t word = granule_size_word(granules);
+
+	assert(granules > GRANULE_SHORT_MAX && granules <= GRANULE_MAX);
+	memcpy(head + 1, &word, sizeof(word));
+	__atomic_store_n(head, (unsigned char)GRANULE_LONG, __ATOMIC_RELAXED);
+}
+
+static inline void granule_set(unsigned char *head, size_t granules)
+{
+	if (granules <= GRANULE_SHORT_MAX)
+		granule_set_short(head, granules);
+	else
+		granule_set_long(head, granules);
+}
 
 /* Granules of the block at `head`, live or freed. */
-size_t granule_long_size(const unsigned char *head);
+static inline size_t granule_long_size(const unsigned char *head)
+{
+	uint32_t word;
+
+	memcpy(&word, head + 1, sizeof(word));
+	return granule_of_size_word(word);
+}
 
 static inline size_t granule_size(const unsigned char *head)
 {

@@ -242,6 +242,21 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 	return __builtin_expect(block != NULL, 1) ? block : slow(size);
 }
 
+/*
+ * The bump of a block of any length, in whole granules to GRANULE_MAX of them. NULL: there is no scope, or
+ * the hole is too short.
+ */
+static inline void *heap_bump(struct heap *heap, size_t bytes)
+{
+	char *p = heap->cursor;
+
+	if (!p || bytes > (size_t)(heap->limit - p))
+		return NULL;
+	heap->cursor = p + bytes;
+	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
+	return p;
+}
+
 /* From a class's first slab. NULL: not served, or there is no such class. */
 static inline void *heap_alloc_of_class(struct heap *heap, unsigned class)
 {
@@ -295,6 +310,26 @@ heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
 	return true;
 }
 
+/* The same of a long one. */
+static inline bool heap_free_long(struct heap *heap, void *p)
+{
+	size_t granule = range_granule_at(p);
+	unsigned char *head = range.map + granule;
+
+	if (heap->bump_granules == 0 || granule >= HOT_LOAD(range.granules) || granule_load(head) != GRANULE_LONG)
+		return false;
+	size_t bytes = granule_long_size(head) << GRANULE_SHIFT;
+	if ((char *)p + bytes == heap->cursor) {
+		heap->cursor = p;
+		heap->popped_blocks++;
+		heap->popped_bytes += bytes;
+		granule_clear(head);
+		return true;
+	}
+	__atomic_store_n(head, (unsigned char)(GRANULE_LONG | GRANULE_FREED), __ATOMIC_RELEASE);
+	return true;
+}
+
 /* The common free outside scopes: of a block of the thread's own slab. */
 static inline __attribute__((always_inline)) bool
 heap_free_in_slab(struct heap *heap, void *p, size_t granule)
@@ -329,25 +364,6 @@ heap_free_inline(struct heap *heap, void *p)
 	return heap_free_in_slab(heap, p, granule);
 }
 
-/*
- * Frees a long block in a scope. That the caller tells its size saves reading it from the map, which would
- * have to be done to see whether the block is the newest; the slow path frees that. A wrong size does no
- * harm.
- */
-static inline bool heap_free_long(struct heap *heap, void *p, size_t granules)
-{
-	size_t granule = range_granule_at(p);
-
-	if (__builtin_expect(granule >= HOT_LOAD(range.granules), 0))
-		return false;
-	unsigned char *head = range.map + granule;
-	/* The head of a long block that is live and hasn't faded: its buffer is some thread's own. */
-	if (granule_load(head) != GRANULE_LONG || (char *)p + (granules << GRANULE_SHIFT) == heap->cursor)
-		return false;
-	__atomic_store_n(head, (unsigned char)(GRANULE_LONG | GRANULE_FREED), __ATOMIC_RELEASE);
-	return true;
-}
-
 /* The common free where the size that was asked for is told. */
 static inline __attribute__((always_inline)) bool
 heap_free_sized_inline(struct heap *heap, void *p, size_t size)
@@ -355,7 +371,7 @@ heap_free_sized_inline(struct heap *heap, void *p, size_t size)
 	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
 
 	if (__builtin_expect(granules > GRANULE_SHORT_MAX && heap->inline_granules == 0, 0))
-		return heap_free_long(heap, p, granules);
+		return heap_free_long(heap, p);
 	return heap_free_inline(heap, p);
 }
 

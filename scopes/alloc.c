@@ -21,11 +21,9 @@ static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 	return true;
 }
 
-void *scopes_alloc(size_t size, size_t align)
+static __attribute__((noinline)) void *
+alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 {
-	struct scope *scope = scope_top(heap_self());
-	uintptr_t sp = scope_here();
-
 	if (scope && scope->frame <= sp) {
 		scope_close_abandoned(scope->thread, sp, false);
 		scope = scope_top(scope->thread->heap);
@@ -33,6 +31,26 @@ void *scopes_alloc(size_t size, size_t align)
 	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
 		return region_serve(scope->thread, size, align);
 	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
+}
+
+/* In a scope, for what comes here because it is long. Not served where there is anything else to do first. */
+static inline void *bump_long(const struct scope *scope, uintptr_t sp, size_t size)
+{
+	const struct thread *thread = scope->thread;
+
+	if (sp - thread->stack_lo >= thread->stack_bytes || scope->frame <= sp ||
+	    size - 1 >= scope->region.policy->max_block_bytes)
+		return NULL;
+	return heap_bump(thread->heap, (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1));
+}
+
+void *scopes_alloc(size_t size, size_t align)
+{
+	struct scope *scope = scope_top(heap_self());
+	uintptr_t sp = scope_here();
+	void *p = scope_is_open(scope) && align <= GRANULE_BYTES ? bump_long(scope, sp, size) : NULL;
+
+	return p ? p : alloc_slow(scope, sp, size, align);
 }
 
 void scopes_before_longjmp(uintptr_t sp)

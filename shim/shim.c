@@ -35,7 +35,8 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 
 __attribute__((noinline)) void shim_free_slow(void *p)
 {
-	heap_free(p, "free");
+	if (!heap_free_long(heap_self(), p))
+		heap_free(p, "free");
 }
 
 void *shim_malloc(size_t size)
