@@ -67,6 +67,13 @@ static inline region_t *region_create(const struct region_options *given)
 	return region_create_for(REGION_CURSOR_VERSION, given);
 }
 
+/*
+ * So far ahead of the cursor region_alloc() asks for the line that will be written. Stores leave the core in
+ * order, so a line that isn't there holds up all behind it: without this, blocks of 40 bytes that are written to
+ * take twice the time from 40 KB on.
+ */
+#define REGION_AHEAD_BYTES_ 192
+
 /* The part of region_alloc() that isn't inlined. */
 REGION_API __attribute__((malloc, alloc_size(2), cold)) void *
 region_alloc_slow(region_t *region, size_t size);
@@ -83,6 +90,8 @@ static inline __attribute__((malloc, alloc_size(2))) void *region_alloc(region_t
 	    __builtin_expect(end > (uintptr_t)__atomic_load_n(&at->limit, __ATOMIC_RELAXED), 0))
 		return region_alloc_slow(region, size);
 	__atomic_store_n(&at->cursor, (char *)end, __ATOMIC_RELAXED);
+	/* Beyond the end of the buffer it does nothing: a prefetch doesn't fault. */
+	__builtin_prefetch((char *)end + REGION_AHEAD_BYTES_, 1);
 	return block;
 }
 
