@@ -90,11 +90,17 @@ def region_targets():
                      [(batch, batch._replace(subject="bump inlined"))], ratio)
     for threads in (1, 2, 8, 16):
         yield first("shared region", Key("shared", "contended", 250000, threads, local), SHARED_PEERS)
-    for n, threads in ((10000000, 1), (1250000, 8)):
-        yield first("shared region, 10 M live", Key("shared", "live", n, threads, local), SHARED_PEERS)
+    for threads in (1, 2, 8, 16):
+        key = Key("shared", "live", 10000000 // threads, threads, local)
+        yield first("shared region, 10 M live", key, SHARED_PEERS)
     for subject in (local, "libregion shared"):
         one = Key("shared", "contended", 250000, 1, subject)
-        yield Target(f"{subject}, 16 threads ÷ 1", 1.1, [(one._replace(threads=16), one)], ratio)
+        alone = one._replace(kind="live", n=10000000)
+        yield Target(f"{subject}, 2 threads ÷ 1", 1.1, [(one._replace(threads=2), one)], ratio)
+        yield Target(f"{subject}, 16 threads ÷ 1, 10 M live in all", 1.1,
+                     [(alone._replace(n=625000, threads=16), alone)], ratio)
+        yield Target(f"{subject}, 16 threads ÷ 1, and 16 times the memory", 1.1,
+                     [(one._replace(threads=16), one)], ratio)
     sixteen = Key("shared", "contended", 250000, 16, local)
     yield Target("libregion local ÷ a bump for each thread, 16 threads", 1.1,
                  [(sixteen, sixteen._replace(subject="bump apart"))], ratio)

@@ -1,7 +1,9 @@
 /*
  * shared.c: threads that allocate objects of 8 bytes from one arena, all at the same time, as the
  * benchmark of the Go package memoryArena does: 8 goroutines, 250,000 objects each. Then the first
- * of them resets the arena for all. Also with 16 threads, and with 10 million objects that live at once.
+ * of them resets the arena for all. Also with 16 threads (`contended`: each has 250,000 objects, so more threads
+ * have more memory), and with 10 million objects that live at once, however many threads share the work
+ * (`live`: so what differs between its rows is what threads cost each other).
  *
  * The ways share what they can share:
  *   shared   a shared region of libregion's: region_alloc() on it, which is a call
@@ -294,7 +296,7 @@ int main(int argc, char **argv)
 	bench_start(argc, argv, "shared", shared_ways);
 	for (size_t i = 0; i < sizeof(threads) / sizeof(*threads); i++)
 		measure("contended", 250000, threads[i]);
-	measure("live", 10000000, 1);
-	measure("live", 10000000 / 8, 8);
+	for (size_t i = 0; i < sizeof(threads) / sizeof(*threads); i++)
+		measure("live", 10000000 / threads[i], threads[i]);
 	return 0;
 }
