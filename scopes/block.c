@@ -77,7 +77,7 @@ static size_t to_granules(size_t size)
 }
 
 /* Moves the cursor behind the newest block to where the block ends with its new size, if there is room. */
-static bool resize_newest(struct region_object *region, char *p, size_t size)
+static inline bool resize_newest(struct region_object *region, char *p, size_t size)
 {
 	if (size > (size_t)(region->limit - p) || to_granules(size) > (size_t)(region->limit - p))
 		return false;
@@ -86,7 +86,19 @@ static bool resize_newest(struct region_object *region, char *p, size_t size)
 	return true;
 }
 
-void *region_realloc(region_t *given, void *block, size_t old_size, size_t size)
+/*
+ * The common case: the newest block, in the newest buffer of a region that is just being bumped in (a limit says
+ * so). Both ends are looked at, since the size may be wrong.
+ */
+static bool is_last(const struct region_object *region, const char *p, size_t old_size)
+{
+	const struct span *span = region->used;
+
+	return OBJECT_GET(region->at.limit) && p + to_granules(old_size + !old_size) == region->at.cursor && span &&
+	       p > span->start && region->at.cursor <= span_end(span);
+}
+
+static __attribute__((noinline)) void *realloc_slow(region_t *given, void *block, size_t old_size, size_t size)
 {
 	struct region_object *region = object_own(given, "region_realloc");
 	char *p = block;
@@ -108,6 +120,13 @@ void *region_realloc(region_t *given, void *block, size_t old_size, size_t size)
 		return size ? p : NULL;
 	void *copy = region_alloc(region, size);
 	return copy ? memcpy(copy, p, old_size) : NULL;
+}
+
+void *region_realloc(region_t *region, void *p, size_t old_size, size_t size)
+{
+	if (is_last(region, p, old_size) && resize_newest(region, p, size))
+		return size ? p : NULL;
+	return realloc_slow(region, p, old_size, size);
 }
 
 /* Copies. */

@@ -532,13 +532,6 @@ static size_t len_of(const struct region_object *region)
 	return object_len(region) + within_len(region);
 }
 
-size_t object_peak(const struct region_object *region)
-{
-	size_t peak = OBJECT_GET(region->peak_bytes), len = len_of(region);
-
-	return peak > len ? peak : len;
-}
-
 static size_t ask(const region_t *given, const char *call, size_t (*fn)(const struct region_object *))
 {
 	const struct region_object *region = object_whole(given, call);

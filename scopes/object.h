@@ -105,6 +105,32 @@ static inline size_t object_len(const struct region_object *region)
 	return (uintptr_t)OBJECT_GET(region->at.cursor) - OBJECT_GET(region->origin);
 }
 
+/* Bytes of blocks in the other half, and of its buffers. Of a lane: when it was last left. */
+static inline size_t within_len(const struct region_object *region)
+{
+	return region->owner ? OBJECT_GET(region->shown_bytes)
+	                     : region->within.region.bumped_bytes + region->sealed_bytes;
+}
+
+static inline size_t within_held(const struct region_object *region)
+{
+	return region->owner ? OBJECT_GET(region->shown_held_bytes)
+	                     : region->within.region.held_bytes + region->sealed_held_bytes;
+}
+
+/* The largest length of both halves since the last reset; it is noted before the length falls. */
+static inline size_t object_peak(const struct region_object *region)
+{
+	size_t peak = OBJECT_GET(region->peak_bytes), len = object_len(region) + within_len(region);
+
+	return peak > len ? peak : len;
+}
+
+static inline void object_note_peak(struct region_object *region)
+{
+	OBJECT_SET(region->peak_bytes, object_peak(region));
+}
+
 /* object.c */
 
 /*
@@ -138,14 +164,6 @@ bool object_may_be_reset(const struct region_object *region, const char *call);
 void object_lay_aside(struct region_object *region);
 void object_revive(struct region_object *region, size_t bytes);
 
-/* The largest length since the last reset; it is noted before the length falls. */
-size_t object_peak(const struct region_object *region);
-
-static inline void object_note_peak(struct region_object *region)
-{
-	OBJECT_SET(region->peak_bytes, object_peak(region));
-}
-
 /* Counts a stray. */
 void object_count_stray(const struct region_object *region, bool is_over_limit);
 
@@ -173,10 +191,6 @@ void within_reset(struct region_object *region);
 
 /* Is it open, in a thread that there is still? */
 bool within_is_open(const struct region_object *region);
-
-/* Bytes of its blocks, and of its buffers. Of a lane: when it was last left. */
-size_t within_len(const struct region_object *region);
-size_t within_held(const struct region_object *region);
 
 void within_mark(struct region_object *region, struct mark *mark);
 void within_rewind(struct region_object *region, const struct mark *mark);

@@ -85,20 +85,10 @@ static struct region_object *object_of(struct scope *scope)
 	return (struct region_object *)((char *)scope - offsetof(struct region_object, within));
 }
 
-static size_t len_now(const struct region_object *region)
-{
-	return region->within.region.bumped_bytes + region->sealed_bytes;
-}
-
-static size_t held_now(const struct region_object *region)
-{
-	return region->within.region.held_bytes + region->sealed_held_bytes;
-}
-
 static void show(struct region_object *region)
 {
-	OBJECT_SET(region->shown_bytes, len_now(region));
-	OBJECT_SET(region->shown_held_bytes, held_now(region));
+	OBJECT_SET(region->shown_bytes, region->within.region.bumped_bytes + region->sealed_bytes);
+	OBJECT_SET(region->shown_held_bytes, region->within.region.held_bytes + region->sealed_held_bytes);
 }
 
 void within_suspend(struct thread *thread, struct scope *scope)
@@ -184,16 +174,6 @@ void region_within(region_t *region, void (*fn)(void *), void *arg)
 }
 
 /* The end of its blocks. */
-
-size_t within_len(const struct region_object *region)
-{
-	return region->owner ? OBJECT_GET(region->shown_bytes) : len_now(region);
-}
-
-size_t within_held(const struct region_object *region)
-{
-	return region->owner ? OBJECT_GET(region->shown_held_bytes) : held_now(region);
-}
 
 bool within_is_open(const struct region_object *region)
 {

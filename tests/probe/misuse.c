@@ -296,6 +296,20 @@ static void realloc_of_the_heap_s_block(void)
 	changes_nothing_in(region);
 }
 
+/* The size reaches from the first buffer to the end of the newest block, in another one. */
+static void realloc_with_a_size_beyond_its_buffer(void)
+{
+	region_t *region = a_region();
+	char *first = block_of(region, 100, 1), *newest = first;
+	while (newest <= first || newest - first < 1 << 20)
+		newest = block_of(region, 1000, 2);
+	errno = 0;
+	gives_null(region_realloc(region, first, (size_t)(newest - first) + 1000, 0));
+	verify(first, 100, 1);
+	verify(newest, 1000, 2);
+	region_destroy(region);
+}
+
 static void realloc_of_a_variable(void)
 {
 	static char variable[100];
@@ -509,6 +523,7 @@ const struct probe_case probe_cases[] = {
 	MISUSE(plain_realloc_of_a_region_s_block),
 	MISUSE(realloc_of_another_region_s_block),
 	MISUSE(realloc_of_the_heap_s_block),
+	MISUSE(realloc_with_a_size_beyond_its_buffer),
 	MISUSE(realloc_of_a_variable),
 	MISUSE(rewinding_to_a_mark_passed_over),
 	MISUSE(rewinding_twice_to_a_mark),
