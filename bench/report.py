@@ -114,8 +114,11 @@ def region_targets():
         for growth in ("2", "1.1"):
             key = Key("slabs", kind, n, 1, f"libregion slabs by {growth}")
             yield first(f"slabs by {growth}, {kind}", key, OTHER_PEERS)
-    for n in (2, 10, 100, 1000):
-        yield first("growing text", Key("text", "grow", n, 1, region), OTHER_PEERS)
+    for kind in ("wholesale", "freed", "printf", "stream"):
+        for n in (2, 10, 100, 1000):
+            text = Key("text", kind, n, 1, region)
+            yield Target(f"growing text, {kind}, n = {n} ÷ the best peer", 1.0,
+                         [(text, text._replace(subject=peer)) for peer in OTHER_PEERS], ratio)
 
 
 def targets():

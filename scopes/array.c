@@ -1,17 +1,16 @@
 /*
  * array.c: arrays and texts in a region.
  *
- * Both are a block that grows by half: where it is, as long as it is the region's newest, else as a copy.
- * What the old copy held stays until the region is reset. Each notes the region's id, which a reset changes:
- * then its memory is somebody else's, and adding to it is a misuse.
+ * Both are a block that grows: where it is, and by little, as long as it is the region's newest; else as a copy,
+ * by half. What the old copy held stays until the region is reset. A text is the newest block from its
+ * beginning, at the cursor, with no bytes yet. Each notes the region's id, which a reset changes: then its
+ * memory is somebody else's, and adding to it is a misuse.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "object.h"
-
-#define FIRST_BYTES 128
 
 static bool is_current(const region_t *region, uint64_t id, const char *call)
 {
@@ -30,69 +29,98 @@ static region_t *part_of(region_t *region)
 	return part ? part : region;
 }
 
-/* Is it the region's newest, and is there room for it to be `bytes` long? Then it is. */
-static bool grow_newest(region_t *region, const char *block, size_t capacity, size_t bytes)
-{
-	if (!block || block + capacity != region->at.cursor)
-		return false;
-	/* The limit may be NULL. */
-	if (bytes > OBJECT_BUFFER_MAX || (uintptr_t)block + bytes > (uintptr_t)OBJECT_GET(region->at.limit))
-		return false;
-	OBJECT_SET(region->at.cursor, region->at.cursor + (bytes - capacity));
-	return true;
-}
-
 static size_t to_granules(size_t bytes)
 {
 	return (bytes + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
 }
 
-/* Makes a block of `capacity` bytes, of which `used` are in use, `bytes` long. False: nothing has changed. */
-static bool grow(region_t *region, void **block, size_t used, size_t capacity, size_t bytes)
+/* Does the block end at the cursor? One of no bytes does, where it will begin. */
+static bool is_newest(const region_t *region, const char *block, size_t capacity)
+{
+	return block && block + to_granules(capacity) == region->at.cursor;
+}
+
+/* Makes the newest block `bytes` long, if there is room. The limit may be NULL. */
+static bool grow_newest(region_t *region, const char *block, size_t bytes)
+{
+	if ((uintptr_t)block + bytes > (uintptr_t)OBJECT_GET(region->at.limit))
+		return false;
+	OBJECT_SET(region->at.cursor, (char *)block + bytes);
+	return true;
+}
+
+/* A larger block with what is in use of this one. The newest one's room serves it. */
+static void *grow_copy(region_t *part, char *block, size_t used, size_t capacity, size_t bytes)
+{
+	char *cursor = part->at.cursor;
+	/* A lane's cursor may be taken back meanwhile. */
+	bool is_last = is_newest(part, block, capacity) && !part->owner;
+
+	if (is_last)
+		OBJECT_SET(part->at.cursor, block);
+	void *grown = region_alloc(part, bytes);
+	if (!grown && is_last)
+		OBJECT_SET(part->at.cursor, cursor);
+	return grown && used > 0 ? memmove(grown, block, used) : grown;
+}
+
+static size_t max(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+static size_t grown_by_little(size_t bytes, size_t unit)
+{
+	return (bytes + bytes / 8 + 128 + unit - 1) / unit * unit;
+}
+
+/*
+ * Makes a block of `capacity` bytes, of which `used` are in use, at least `least` long, a multiple of `unit`:
+ * the newest where it is, and by little, since it can grow again; others, and it at the end of a buffer, as a
+ * copy. The capacity then; 0: nothing has changed.
+ */
+static size_t grow(region_t *region, void **block, size_t used, size_t capacity, size_t least, size_t unit)
 {
 	region_t *part = part_of(region);
+	size_t bytes = max(least, grown_by_little(capacity, unit));
 
-	if (bytes > PTRDIFF_MAX) {
+	if (least > PTRDIFF_MAX / 2) {
 		errno = ENOMEM;
-		return false;
+		return 0;
 	}
-	if (grow_newest(part, *block, to_granules(capacity), to_granules(bytes)))
-		return true;
-	/* The newest block's room serves the next one; a lane's cursor may be taken back meanwhile. */
-	char *cursor = part->at.cursor;
-	bool is_newest = *block && (char *)*block + to_granules(capacity) == cursor && !part->owner;
-	if (is_newest)
-		OBJECT_SET(part->at.cursor, (char *)*block);
-	void *grown = region_alloc(part, bytes);
-	if (!grown && is_newest)
-		OBJECT_SET(part->at.cursor, cursor);
+	if (is_newest(part, *block, capacity)) {
+		if (grow_newest(part, *block, to_granules(bytes)))
+			return bytes;
+		if (grow_newest(part, *block, to_granules(least)))
+			return least;
+	}
+	bytes = max(bytes, capacity + capacity / 2);
+	bytes -= bytes % unit;
+	void *grown = grow_copy(part, *block, used, capacity, bytes);
 	if (!grown)
-		return false;
-	if (used > 0)
-		memmove(grown, *block, used);
+		return 0;
 	*block = grown;
-	return true;
+	return bytes;
 }
 
 /* Arrays. */
 
 int region_array_reserve(struct region_array *array, size_t capacity)
 {
-	size_t size = array->item_size, least = array->capacity + array->capacity / 2, bytes;
+	size_t size = array->item_size, bytes;
 
 	if (!is_current(array->region, array->id, "region_array_append"))
 		return -1;
 	if (capacity <= array->capacity)
 		return 0;
-	least = least > array->capacity + FIRST_BYTES / size ? least : array->capacity + FIRST_BYTES / size;
-	capacity = capacity > least ? capacity : least;
 	if (__builtin_mul_overflow(capacity, size, &bytes)) {
 		errno = ENOMEM;
 		return -1;
 	}
-	if (!grow(array->region, &array->items, array->count * size, array->capacity * size, bytes))
+	bytes = grow(array->region, &array->items, array->count * size, array->capacity * size, bytes, size);
+	if (bytes == 0)
 		return -1;
-	array->capacity = capacity;
+	array->capacity = bytes / size;
 	return 0;
 }
 
@@ -118,8 +146,6 @@ void *region_array_append(struct region_array *array, const void *items, size_t 
 /* Room for n bytes more, and a 0. */
 static bool reserve(struct region_text *text, size_t n)
 {
-	size_t half = text->capacity / 2, bytes;
-	size_t least = text->capacity + (half > FIRST_BYTES ? half : FIRST_BYTES);
 	void *data = text->data;
 
 	if (!is_current(text->region, text->id, "region_text_write"))
@@ -130,9 +156,9 @@ static bool reserve(struct region_text *text, size_t n)
 		errno = ENOMEM;
 		return false;
 	}
-	bytes = text->length + 1 + n;
-	bytes = to_granules(bytes > least ? bytes : least);
-	if (!grow(text->region, &data, text->length, text->capacity, bytes))
+	size_t bytes = to_granules(text->length + 1 + n);
+	bytes = grow(text->region, &data, text->length, text->capacity, bytes, GRANULE_BYTES);
+	if (bytes == 0)
 		return false;
 	text->data = data;
 	text->capacity = bytes;

@@ -279,6 +279,14 @@ static inline void *region_array_at(const struct region_array *array, size_t i)
 	return (char *)array->items + i * array->item_size;
 }
 
+/* Makes it empty; its memory serves the next block if it is the newest, else after the next reset. */
+static inline void region_array_free(struct region_array *array)
+{
+	if (array->capacity && region_id_(array->region) == array->id)
+		region_realloc(array->region, array->items, array->capacity * array->item_size, 0);
+	region_array_init(array, array->region, array->item_size);
+}
+
 /* A buffer of bytes in a region that grows likewise, with a place to read from (go-arena's ArenaBuffer). */
 struct region_text {
 	region_t *region;
@@ -288,22 +296,48 @@ struct region_text {
 	uint64_t id;    /* the region's, when it was initialised */
 };
 
+/* It begins where the next block will. */
 static inline void region_text_init(struct region_text *text, region_t *region)
 {
-	memset(text, 0, sizeof(*text));
 	text->region = region;
+	text->data = ((struct region_cursor *)region)->cursor;
+	text->length = text->capacity = text->read_at = 0;
 	text->id = region_id_(region);
 }
 
-/* Both add at the end. 0, or -1 and nothing has changed. The first is inlined where there is room. */
+/*
+ * Makes room for n bytes more, and no more than that, with the newest block's bump; 0: there is none. (Larger
+ * steps were slower: when the next one is due can't be predicted.)
+ */
+static inline int region_text_grow_(struct region_text *text, size_t n)
+{
+	struct region_cursor *at = (struct region_cursor *)text->region;
+	size_t capacity = (text->length + n + 15) & ~(size_t)15;
+
+	if (n - 1 >= (size_t)8 << 20 || text->data + text->capacity != at->cursor ||
+	    (uintptr_t)text->data + capacity > (uintptr_t)__atomic_load_n(&at->limit, __ATOMIC_RELAXED))
+		return 0;
+	__atomic_store_n(&at->cursor, text->data + capacity, __ATOMIC_RELAXED);
+	text->capacity = capacity;
+	return 1;
+}
+
+/* Both add at the end. 0, or -1 and nothing has changed. The first is inlined as far as memory is at hand. */
 REGION_API int region_text_write_slow(struct region_text *text, const void *data, size_t n);
 
 static inline int region_text_write(struct region_text *text, const void *data, size_t n)
 {
-	if (n - 1 >= text->capacity - text->length || region_id_(text->region) != text->id)
-		return region_text_write_slow(text, data, n);
+	if (region_id_(text->region) != text->id ||
+	    (n - 1 >= text->capacity - text->length && !region_text_grow_(text, n))) {
+		/* A copy, so that a text whose address isn't given away elsewhere can be kept in registers. */
+		struct region_text copy = *text;
+		int result = region_text_write_slow(&copy, data, n);
+		*text = copy;
+		return result;
+	}
 	memcpy(text->data + text->length, data, n);
 	text->length += n;
+	__builtin_prefetch(text->data + text->length + REGION_AHEAD_BYTES_, 1);
 	return 0;
 }
 
@@ -318,6 +352,14 @@ REGION_API const char *region_text_string(struct region_text *text);
 
 /* Makes it no longer than `length`. */
 REGION_API void region_text_cut(struct region_text *text, size_t length);
+
+/* Makes it empty, as region_array_free() does an array. */
+static inline void region_text_free(struct region_text *text)
+{
+	if (text->capacity && region_id_(text->region) == text->id)
+		region_realloc(text->region, text->data, text->capacity, 0);
+	region_text_init(text, text->region);
+}
 
 /*
  * A stream over it, as fopen() has modes: "r" reads on, "w" and "a" write at the end ("w" empties it first),

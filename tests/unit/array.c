@@ -104,6 +104,31 @@ Test(array, of_a_shared_region_in_any_thread)
 	region_destroy(region);
 }
 
+Test(array, a_freed_one_is_empty_and_its_memory_serves)
+{
+	struct region_array array;
+
+	scopes_begin();
+	region_t *region = region_create(NULL);
+	region_alloc(region, 100);
+	size_t before = region_len(region);
+	region_array_init(&array, region, 24);
+	region_array_append(&array, NULL, 1000);
+	void *items = array.items;
+	region_array_free(&array);
+	require(region_len(region) == before && array.count == 0, "%zu", region_len(region));
+	require(region_peak(region) >= before + 24000, "%zu", region_peak(region));
+	require(region_array_append(&array, NULL, 1) == items, "elsewhere");
+	/* Not the newest any more: it stays until the reset. */
+	char *other = region_strdup(region, "other");
+	region_array_free(&array);
+	require(region_array_append(&array, NULL, 1) != items && strcmp(other, "other") == 0, "%s", other);
+	region_reset(region);
+	region_array_free(&array);
+	require(array.id == region->at.id && region_len(region) == 0, "%zu", region_len(region));
+	region_destroy(region);
+}
+
 /* Texts. */
 
 Test(text, what_is_written_is_read)
@@ -146,6 +171,52 @@ Test(text, a_string_of_a_thousand_writes_stays_where_it_is)
 		snprintf(wanted, sizeof(wanted), "%036d", i);
 		require(memcmp(string + i * 36, wanted, 36) == 0, "%d", i);
 	}
+	region_destroy(region);
+}
+
+Test(text, the_newest_takes_what_it_needs_and_gives_it_back)
+{
+	static const char piece[300];
+	struct region_text text;
+
+	scopes_begin();
+	region_t *region = region_create(NULL);
+	region_alloc(region, 100);
+	size_t before = region_len(region);
+	for (size_t n = 1; n < 300; n++) {
+		region_text_init(&text, region);
+		const char *data = text.data;
+		for (size_t i = 0; i < 100; i++)
+			require(region_text_write(&text, "x", 1) == 0 && region_text_write(&text, piece, n - 1) == 0, "%zu", n);
+		require(text.data == data && text.length == 100 * n, "moved, or %zu", text.length);
+		require(region_len(region) - before <= 100 * n + 128, "%zu bytes for %zu", region_len(region), 100 * n);
+		region_text_free(&text);
+		require(region_len(region) == before && text.length == 0, "%zu", region_len(region));
+	}
+	require(region_peak(region) >= before + 29900, "%zu", region_peak(region));
+	region_destroy(region);
+}
+
+Test(text, one_without_bytes_yields_to_other_blocks_and_to_marks)
+{
+	struct region_text text, other;
+
+	scopes_begin();
+	region_t *region = region_create(NULL);
+	region_alloc(region, 100);
+	region_text_init(&text, region);
+	region_text_init(&other, region);
+	char *block = region_strdup(region, "block");
+	region_text_write(&text, "text", 4);
+	region_text_write(&other, "other", 5);
+	require(strcmp(region_text_string(&text), "text") == 0, "%s", text.data);
+	require(strcmp(region_text_string(&other), "other") == 0, "%s", other.data);
+	require(strcmp(block, "block") == 0, "%s", block);
+	region_mark_t mark = region_mark(region);
+	region_text_write(&other, ", after the mark", 16);
+	region_text_free(&other);
+	region_rewind(region, mark);
+	require(strcmp(region_text_string(&text), "text") == 0, "%s", text.data);
 	region_destroy(region);
 }
 
