@@ -222,25 +222,39 @@ static void run_cut_tail(struct span *span, size_t keep, enum span_kind kind)
 	run_insert(tail, kind, span->stamp_ms);
 }
 
-/* The first run of a state that has at least `slices`, or NULL. */
-static struct span *run_find(unsigned state, size_t slices)
+/* Of the first runs of a list, the shortest that has at least `slices`, the lowest of these; or NULL. */
+static struct span *run_fitting(struct span *run, size_t slices)
 {
-	unsigned bin = bin_of(slices);
-	struct span *run = pool.bins[state][bin];
+	struct span *best = NULL;
 
 	for (int looks = 0; run && looks < SEARCH_LIMIT; looks++, run = run->next)
-		if (run->slices >= slices)
-			return run;
-	/* Any run of a bin above is long enough. */
-	for (bin++; bin < BIN_COUNT; bin = (bin | 63) + 1) {
-		uint64_t mask = pool.bin_masks[state][bin / 64] >> (bin % 64);
-		if (mask)
-			return pool.bins[state][bin + (unsigned)__builtin_ctzl(mask)];
-	}
-	/* Before there is none, every run of the bin is looked at. */
+		if (run->slices >= slices && (!best || run->slices < best->slices ||
+		                              (run->slices == best->slices && run->start < best->start)))
+			best = run;
+	return best;
+}
+
+/* The first run of a list that has at least `slices`, or NULL. */
+static struct span *run_at_last(struct span *run, size_t slices)
+{
 	while (run && run->slices < slices)
 		run = run->next;
 	return run;
+}
+
+/* A run of a state that has at least `slices`, and few more if that is easily told; or NULL. */
+static struct span *run_find(unsigned state, size_t slices)
+{
+	unsigned bin = bin_of(slices), first = bin;
+	struct span *run = run_fitting(pool.bins[state][bin], slices);
+
+	/* Any run of a bin above is long enough. */
+	for (bin++; !run && bin < BIN_COUNT; bin = (bin | 63) + 1) {
+		uint64_t mask = pool.bin_masks[state][bin / 64] >> (bin % 64);
+		if (mask)
+			run = run_fitting(pool.bins[state][bin + (unsigned)__builtin_ctzl(mask)], slices);
+	}
+	return run ? run : run_at_last(pool.bins[state][first], slices);
 }
 
 /* A run behind the frontier, which moves. */
@@ -259,7 +273,7 @@ static void regret(size_t slices)
 	if (slices > pool.shed_slices)
 		slices = pool.shed_slices;
 	pool.shed_slices -= slices;
-	pool.regretted_slices += slices;
+	pool.regretted_slices += 2 * slices;
 }
 
 /* A run in no list, of at least `slices`, dirty before clean before never used. */

@@ -290,6 +290,37 @@ Test(span, dirty_memory_is_used_again_before_fresh_memory)
 	require(second->start == clean_start && second->is_zero, "then the clean one");
 }
 
+/* Whichever run was freed last. */
+static void check_fitting(bool is_reversed)
+{
+	static const size_t lengths[] = {30, 6, 7, 90, 6, 5, 29, 31, 33};
+	static const struct { size_t slices, from; } rows[] = {{6, 1}, {6, 4}, {29, 6}, {29, 0}, {8, 7}, {32, 8}};
+	struct span *spans[COUNT_OF(lengths)];
+	char *starts[COUNT_OF(lengths)];
+
+	core_start(64 * MIB);
+	for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+		starts[i] = (spans[i] = span_alloc(lengths[i], 1, SPAN_BIG))->start;
+		span_alloc(1, 1, SPAN_BIG);
+	}
+	for (size_t i = 0; i < COUNT_OF(lengths); i++)
+		span_free(spans[is_reversed ? COUNT_OF(lengths) - 1 - i : i], false);
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		char *start = span_alloc(rows[i].slices, 1, SPAN_BIG)->start;
+		require(start == starts[rows[i].from], "row %zu: %zu slices", i, rows[i].slices);
+	}
+}
+
+Test(span, of_the_runs_that_fit_the_shortest_and_then_the_lowest_is_cut)
+{
+	check_fitting(false);
+}
+
+Test(span, the_order_in_which_runs_were_freed_does_not_count)
+{
+	check_fitting(true);
+}
+
 Test(span, decay_gives_pages_back_which_then_read_as_zero)
 {
 	core_start(64 * MIB);
