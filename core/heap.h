@@ -72,6 +72,7 @@ struct heap {
 	struct slab_queue queues[CLASS_COUNT];
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
 	size_t slab_bytes;                /* of all its slabs */
+	uint32_t class_slabs[CLASS_COUNT]; /* how many of a class, full ones too */
 	size_t slack_bytes;               /* free in sparse slabs; see slab.c */
 	size_t slack_wanted;              /* that had to be had back after it was given back */
 	struct span *big_spares[HEAP_BIG_BINS]; /* spans of freed big blocks; see big.h */

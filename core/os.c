@@ -6,13 +6,16 @@
  */
 #include "os.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "syscalls.h"
@@ -20,12 +23,29 @@
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
 /* Above what programs number their descriptors from. */
 #define KEPT_FD_MIN 200
+
+/* In place of a descriptor, this process; since Linux 6.14. */
+#define THIS_PROCESS (-10001)
+
+/* For so few it isn't worth asking whether the kernel takes many at once. */
+#define PURGE_MANY 4
+
+static struct os {
+	bool cannot_purge_many; /* the kernel has refused once; it isn't asked again */
+	bool cannot_populate;
+} os;
 
 void *os_reserve(size_t bytes)
 {
@@ -43,6 +63,47 @@ bool os_commit(void *p, size_t bytes)
 bool os_purge(void *p, size_t bytes)
 {
 	return raw_call(SYS_madvise, p, bytes, MADV_DONTNEED) == 0;
+}
+
+static_assert(sizeof(struct os_extent) == sizeof(struct iovec) &&
+              offsetof(struct os_extent, bytes) == offsetof(struct iovec, iov_len), "the kernel reads them");
+
+/*
+ * Since Linux 6.13 a process may do that to itself. It costs a quarter, because the processors' caches of
+ * page tables are flushed once for all. Not in a sandbox: it may end who makes a call that it doesn't know.
+ */
+static bool purge_many(const struct os_extent *extents, size_t count)
+{
+	size_t bytes = 0;
+
+	if (count < PURGE_MANY || count > IOV_MAX || __atomic_load_n(&os.cannot_purge_many, __ATOMIC_RELAXED))
+		return false;
+	if (raw_call(SYS_prctl, PR_GET_SECCOMP) != 0)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		bytes += extents[i].bytes;
+	long done = raw_call(SYS_process_madvise, THIS_PROCESS, extents, count, MADV_DONTNEED, 0);
+	if (done == -1)
+		__atomic_store_n(&os.cannot_purge_many, true, __ATOMIC_RELAXED);
+	return done == (long)bytes;
+}
+
+size_t os_purge_all(const struct os_extent *extents, size_t count)
+{
+	if (purge_many(extents, count))
+		return count;
+	for (size_t i = 0; i < count; i++)
+		if (!os_purge(extents[i].start, extents[i].bytes))
+			return i;
+	return count;
+}
+
+void os_populate(void *p, size_t bytes)
+{
+	/* Since Linux 5.14. */
+	if (!__atomic_load_n(&os.cannot_populate, __ATOMIC_RELAXED) &&
+	    raw_call(SYS_madvise, p, bytes, MADV_POPULATE_WRITE) == -1)
+		__atomic_store_n(&os.cannot_populate, true, __ATOMIC_RELAXED);
 }
 
 enum os_move os_move(void *from, void *to, size_t bytes)

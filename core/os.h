@@ -27,6 +27,16 @@ bool os_commit(void *p, size_t bytes);
 /* Gives the pages back; the range stays committed and reads as zero. False: nothing happened. */
 bool os_purge(void *p, size_t bytes);
 
+/* The same for many stretches, with few system calls where the kernel can. How many, from the first on. */
+struct os_extent {
+	char *start;
+	size_t bytes;
+};
+size_t os_purge_all(const struct os_extent *extents, size_t count);
+
+/* Makes pages resident that are about to be written to, at less than a fault for each. A hint. */
+void os_populate(void *p, size_t bytes);
+
 /*
  * Moves the pages at `from` to `to`, both committed and of the same length; `from` reads as zero
  * afterwards and stays committed. Where the kernel can't, nothing happened; but older kernels may

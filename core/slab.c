@@ -32,6 +32,11 @@
 #define SLACK_BYTES ((size_t)3 << 20)
 #define SLACK_SHARE 64u
 
+/* A heap's class that has more slabs than that grows, and has so much made resident at a time. */
+#define GROWING_SLABS 4u
+#define GROWING_BYTES ((size_t)16 << 10)
+static_assert(SLICE_BYTES % GROWING_BYTES == 0, "a slab has whole ones");
+
 uint32_t slab_used(const struct span *slab)
 {
 	return slab->is_full ? slab->capacity : slab->countdown + slab->level;
@@ -128,8 +133,21 @@ static bool list_is_sound(struct span *slab)
 	return false;
 }
 
+/*
+ * A class that fills one slab after the other goes on doing so. The memory that the next `bytes` of its slab
+ * begin is made resident by one system call, in place of a fault for each of its pages.
+ */
+static void populate(const struct heap *heap, const struct span *slab, size_t bytes)
+{
+	size_t used = (size_t)slab->extended * slab->block_bytes;
+	size_t next = (used + GROWING_BYTES - 1) & ~(GROWING_BYTES - 1);
+
+	if (slab->is_zero && next < used + bytes && heap->class_slabs[slab->class] > GROWING_SLABS)
+		os_populate(slab->start + next, GROWING_BYTES);
+}
+
 /* Puts about a page of blocks that were never used before on the list. False: there are none. */
-static bool slab_extend(struct span *slab)
+static bool slab_extend(const struct heap *heap, struct span *slab)
 {
 	uint32_t left = slab->capacity - slab->extended;
 	uint32_t count = (uint32_t)(OS_PAGE / slab->block_bytes);
@@ -137,6 +155,8 @@ static bool slab_extend(struct span *slab)
 	if (left == 0)
 		return false;
 	count = count == 0 ? 1 : count < left ? count : left;
+	if (slab->block_bytes <= OS_PAGE)
+		populate(heap, slab, (size_t)count * slab->block_bytes);
 	/* Backwards, so that they are handed out forwards. */
 	for (uint32_t i = count; i-- > 0;)
 		slab_put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
@@ -185,6 +205,7 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 	slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
 	heap->slab_bytes += span_bytes(slab);
+	heap->class_slabs[class]++;
 	/* From here on any thread may free into it, once it has a block of it. */
 	__atomic_store_n(&slab->owner, heap, __ATOMIC_RELEASE);
 	queue_append(heap, slab);
@@ -198,6 +219,7 @@ static struct span *slab_leave(struct heap *heap, struct span *slab)
 	queue_remove(heap, slab);
 	forget_slack(heap, slab);
 	heap->slab_bytes -= span_bytes(slab);
+	heap->class_slabs[slab->class]--;
 	return slab;
 }
 
@@ -218,7 +240,7 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 	while ((slab = heap->queues[class].first) != NULL) {
 		if (slab->free && list_is_sound(slab))
 			return slab;
-		if (slab_wake(heap, slab) || slab_extend(slab))
+		if (slab_wake(heap, slab) || slab_extend(heap, slab))
 			return slab;
 		queue_remove(heap, slab);
 		forget_slack(heap, slab);
@@ -241,19 +263,22 @@ void *slab_alloc(struct heap *heap, unsigned class)
 		slab = slab_create(heap, class);
 		if (!slab)
 			return NULL;
-		slab_extend(slab);
+		slab_extend(heap, slab);
 	}
 	return slab_pop(slab);
 }
 
 static __attribute__((cold, noinline)) void purge_sparse(struct heap *heap)
 {
+	struct sleep_batch batch = {0};
+
 	for (unsigned class = 0; class < CLASS_COUNT; class++)
 		for (struct span *slab = heap->queues[class].first; slab; slab = slab->next)
 			if (slab->slack_blocks > 0) {
-				sleep_purge_holes(slab, slab_used(slab) <= slab->capacity / SINGLE_SHARE);
+				sleep_gather(&batch, slab, slab_used(slab) <= slab->capacity / SINGLE_SHARE);
 				forget_slack(heap, slab);
 			}
+	sleep_give_back(&batch);
 	heap->slack_wanted -= heap->slack_wanted / 4;
 }
 
@@ -339,9 +364,11 @@ void slab_move(struct heap *from, struct heap *to, struct span *slab)
 	queue_remove(from, slab);
 	forget_slack(from, slab);
 	from->slab_bytes -= span_bytes(slab);
+	from->class_slabs[slab->class]--;
 	__atomic_store_n(&slab->owner, to, __ATOMIC_RELAXED);
 	queue_append(to, slab);
 	to->slab_bytes += span_bytes(slab);
+	to->class_slabs[slab->class]++;
 	add_slack(to, slab, slack_blocks);
 }
 

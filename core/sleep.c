@@ -18,6 +18,9 @@ static void set_asleep(struct span *slab, uint32_t count, uint64_t pages)
 	__atomic_store_n(&slab->asleep_pages, count > 0 ? pages : 0, __ATOMIC_RELAXED);
 }
 
+/* How many blocks ahead of the one that is looked at are asked for. */
+#define CENSUS_AHEAD 12
+
 /* Free blocks that touch each page. */
 struct census {
 	uint16_t free[64];
@@ -52,6 +55,8 @@ static bool take_census(struct census *census, const struct span *slab)
 	uint32_t free_count = slab->extended - slab_used(slab), listed = 0;
 
 	for (size_t at = 0; at < extended_bytes(slab); at += slab->block_bytes) {
+		/* What is looked at here was freed long ago; and what lies behind the slab does no harm. */
+		__builtin_prefetch(slab->start + at + CENSUS_AHEAD * slab->block_bytes);
 		if (is_listed(slab, at))
 			listed++;
 		else if (!(slab->asleep_pages & bit_of(at)))
@@ -122,27 +127,64 @@ bool sleep_wake(struct span *slab)
 	return slab->free != NULL;
 }
 
-size_t sleep_purge_holes(struct span *slab, bool single)
+/* The kernel won't take these pages, which the program may have locked. */
+static void wake_extent(const struct os_extent *extent)
+{
+	struct span *slab = span_of(extent->start);
+	size_t first = (size_t)(extent->start - slab->start) / OS_PAGE;
+
+	for (size_t page = first; page < first + extent->bytes / OS_PAGE; page++)
+		wake_page(slab, page);
+}
+
+size_t sleep_give_back(struct sleep_batch *batch)
+{
+	size_t done = os_purge_all(batch->extents, batch->count), bytes = 0;
+
+	for (size_t i = 0; i < done; i++)
+		bytes += batch->extents[i].bytes;
+	for (size_t i = done; i < batch->count; i++)
+		wake_extent(&batch->extents[i]);
+	batch->count = 0;
+	return bytes;
+}
+
+#define BATCH_MAX (sizeof(((struct sleep_batch *)NULL)->extents) / sizeof(struct os_extent))
+#define MOST_EXTENTS 32 /* of a slab: every other one of 64 pages */
+
+/* Adds the runs of these pages. */
+static void add_pages(struct sleep_batch *batch, const struct span *slab, uint64_t pages)
+{
+	while (pages) {
+		size_t first = (size_t)__builtin_ctzl(pages), count = 1;
+		while (first + count < 64 && pages >> (first + count) & 1)
+			count++;
+		assert(batch->count < BATCH_MAX);
+		batch->extents[batch->count++] =
+			(struct os_extent){.start = slab->start + first * OS_PAGE, .bytes = count * OS_PAGE};
+		pages &= first + count < 64 ? UINT64_MAX << (first + count) : 0;
+	}
+}
+
+size_t sleep_gather(struct sleep_batch *batch, struct span *slab, bool single)
 {
 	struct census census = {0};
-	size_t purged = 0;
 
 	uint64_t pages = take_census(&census, slab) ? free_pages(&census, slab) : 0;
 	if (!single)
 		pages &= pages << 1 | pages >> 1;
 	if (pages == 0)
 		return 0;
+	size_t bytes = batch->count + MOST_EXTENTS > BATCH_MAX ? sleep_give_back(batch) : 0;
 	set_asleep(slab, slab->asleep + unlist(slab, pages), slab->asleep_pages | pages);
-	while (pages) {
-		size_t first = (size_t)__builtin_ctzl(pages), count = 1;
-		while (first + count < 64 && pages >> (first + count) & 1)
-			count++;
-		if (os_purge(slab->start + first * OS_PAGE, count * OS_PAGE))
-			purged += count * OS_PAGE;
-		else
-			for (size_t page = first; page < first + count; page++)
-				wake_page(slab, page);
-		pages &= first + count < 64 ? UINT64_MAX << (first + count) : 0;
-	}
-	return purged;
+	add_pages(batch, slab, pages);
+	return bytes;
+}
+
+size_t sleep_purge_holes(struct span *slab, bool single)
+{
+	struct sleep_batch batch = {0};
+
+	sleep_gather(&batch, slab, single);
+	return sleep_give_back(&batch);
 }

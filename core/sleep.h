@@ -24,7 +24,23 @@ static inline bool sleep_has(const struct span *slab, const void *p)
 	return __atomic_load_n(&slab->asleep_pages, __ATOMIC_RELAXED) >> page & 1;
 }
 
-/* Gives back the pages that no block in use touches; `single`: also those without neighbours. Bytes. */
+/* Pages of slabs whose blocks sleep already, but which have yet to be given back. Empty when zeroed. */
+struct sleep_batch {
+	size_t count;
+	struct os_extent extents[64];
+};
+
+/*
+ * Puts the blocks of a slab to sleep whose pages no block in use touches, and adds the pages to the batch;
+ * `single`: also those without neighbours. Makes room by giving back what is in the batch. Nothing may wake
+ * between this and the next sleep_give_back(). Bytes given back.
+ */
+size_t sleep_gather(struct sleep_batch *batch, struct span *slab, bool single);
+
+/* Gives back all of a batch, which is empty then. Bytes. */
+size_t sleep_give_back(struct sleep_batch *batch);
+
+/* Both, for one slab. */
 size_t sleep_purge_holes(struct span *slab, bool single);
 
 /* Puts the blocks of a page back on the free list, which is empty. False: none sleeps. */

@@ -1,0 +1,154 @@
+/*
+ * resident.c: which pages of slabs are there: made resident ahead of their use, given back by the batch.
+ */
+#include <sys/mman.h>
+
+#include "unit.h"
+
+static size_t resident_pages(const char *from, size_t bytes)
+{
+	unsigned char pages[256];
+	size_t count = 0;
+
+	require(bytes / OS_PAGE <= COUNT_OF(pages), "%zu bytes", bytes);
+	require(mincore((void *)(uintptr_t)from, bytes, pages) == 0, "%zu bytes", bytes);
+	for (size_t i = 0; i < bytes / OS_PAGE; i++)
+		count += pages[i] & 1;
+	return count;
+}
+
+static size_t slab_pages(const struct span *slab)
+{
+	return resident_pages(slab->start, span_bytes(slab));
+}
+
+/* Giving back many stretches at once. */
+
+enum { STRETCHES = 40 };
+
+/* Every other page of a span, all of which is resident. */
+static struct span *make_stretches(struct os_extent *extents)
+{
+	struct span *span = span_alloc(2 * STRETCHES * OS_PAGE / SLICE_BYTES, 1, SPAN_BIG);
+
+	memset(span->start, 1, span_bytes(span));
+	for (size_t i = 0; i < STRETCHES; i++)
+		extents[i] = (struct os_extent){.start = span->start + 2 * i * OS_PAGE, .bytes = OS_PAGE};
+	return span;
+}
+
+Test(resident, many_stretches_go_back_and_what_lies_between_stays)
+{
+	struct os_extent extents[STRETCHES];
+
+	core_start(64 * MIB);
+	for (size_t count = 0; count <= STRETCHES; count++) {
+		struct span *span = make_stretches(extents);
+
+		require(os_purge_all(extents, count) == count, "%zu", count);
+		require(slab_pages(span) == 2 * STRETCHES - count, "%zu: %zu", count, slab_pages(span));
+		for (size_t i = 0; i < 2 * STRETCHES; i++) {
+			bool is_purged = i % 2 == 0 && i / 2 < count;
+			require(span->start[i * OS_PAGE] == !is_purged, "%zu: page %zu", count, i);
+		}
+		span_free(span, false);
+	}
+}
+
+Test(resident, of_many_stretches_those_from_a_locked_one_on_stay)
+{
+	struct os_extent extents[STRETCHES];
+
+	core_start(64 * MIB);
+	struct span *span = make_stretches(extents);
+	for (size_t locked = 0; locked < STRETCHES; locked += 7) {
+		memset(span->start, 1, span_bytes(span));
+		require(mlock(extents[locked].start, OS_PAGE) == 0, "%zu", locked);
+		size_t done = os_purge_all(extents, STRETCHES);
+		require(done == locked, "%zu, not %zu", done, locked);
+		require(slab_pages(span) == 2 * STRETCHES - locked, "%zu: %zu", locked, slab_pages(span));
+		munlock(extents[locked].start, OS_PAGE);
+	}
+}
+
+/* Slabs that sleep together. */
+
+enum { CLASS_BYTES = 512, IN_A_PAGE = OS_PAGE / CLASS_BYTES, IN_A_SLAB = SLICE_BYTES / CLASS_BYTES, SLABS = 12 };
+
+/* Slabs of which every other page has one block in use. */
+static void make_sparse(struct heap *heap, struct span **slabs)
+{
+	static char *blocks[SLABS * IN_A_SLAB];
+
+	for (size_t i = 0; i < SLABS * IN_A_SLAB; i++) {
+		memset(blocks[i] = slab_alloc(heap, class_of(CLASS_BYTES)), 1, CLASS_BYTES);
+		slabs[i / IN_A_SLAB] = span_of(blocks[i]);
+	}
+	for (size_t i = 0; i < SLABS * IN_A_SLAB; i++)
+		if (i % (2 * IN_A_PAGE) != 0)
+			heap_free(blocks[i], "free");
+}
+
+Test(resident, a_batch_takes_more_slabs_than_it_has_room_for)
+{
+	struct heap *heap = heap_start(64 * MIB);
+	struct sleep_batch batch = {0};
+	struct span *slabs[SLABS];
+	size_t bytes = 0;
+
+	make_sparse(heap, slabs);
+	for (size_t i = 0; i < SLABS; i++)
+		bytes += sleep_gather(&batch, slabs[i], true);
+	bytes += sleep_give_back(&batch);
+	require(bytes == SLABS * SLICE_BYTES / 2, "%zu", bytes);
+	for (size_t i = 0; i < SLABS; i++) {
+		require(slab_pages(slabs[i]) == SLICE_BYTES / OS_PAGE / 2, "%zu", i);
+		require(slabs[i]->asleep == IN_A_SLAB / 2, "%zu: %u", i, slabs[i]->asleep);
+	}
+}
+
+Test(resident, pages_of_a_batch_that_are_locked_wake_and_serve)
+{
+	struct heap *heap = heap_start(64 * MIB);
+	struct sleep_batch batch = {0};
+	struct span *slabs[SLABS];
+
+	make_sparse(heap, slabs);
+	require(mlock(slabs[3]->start, SLICE_BYTES) == 0, "locked");
+	for (size_t i = 0; i < 6; i++)
+		sleep_gather(&batch, slabs[i], true);
+	sleep_give_back(&batch);
+	require(slabs[3]->asleep == 0 && slab_pages(slabs[3]) == SLICE_BYTES / OS_PAGE, "%u", slabs[3]->asleep);
+	for (size_t i = 0; i < IN_A_SLAB * SLABS; i++)
+		memset(slab_alloc(heap, class_of(CLASS_BYTES)), 2, CLASS_BYTES);
+	for (size_t i = 0; i < SLABS; i++)
+		for (size_t k = 0; k < IN_A_SLAB; k += 2 * IN_A_PAGE)
+			require(slabs[i]->start[k * CLASS_BYTES] == 1, "slab %zu: block %zu in use", i, k);
+}
+
+/* Memory that a class will need. */
+
+Test(resident, a_class_that_has_filled_slabs_gets_pages_before_it_writes_to_them)
+{
+	static const size_t sizes[] = {16, 64, 400, 1024, 4096};
+	struct heap *heap = heap_start(256 * MIB);
+
+	for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+		unsigned class = class_of(sizes[i]);
+		struct span *slab = NULL;
+
+		for (unsigned slabs = 0; slabs < 8;) {
+			char *p = slab_alloc(heap, class);
+			if (span_of(p) == slab)
+				continue;
+			slab = span_of(p);
+			slabs++;
+			size_t pages = slab_pages(slab);
+			require(slabs > 4 ? pages == 4 : pages <= 2, "%zu bytes, slab %u: %zu pages", sizes[i],
+			        slabs, pages);
+		}
+		while (slab->free || slab->extended < slab->capacity)
+			slab_alloc(heap, class);
+		require(slab_pages(slab) == SLICE_BYTES / OS_PAGE, "%zu bytes", sizes[i]);
+	}
+}
