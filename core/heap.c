@@ -434,7 +434,7 @@ static void *alloc_once(size_t align, size_t bytes)
 
 	bytes += !bytes;
 	if (align > GRANULE_BYTES)
-		class = slab_aligned_class(align, bytes);
+		class = class_of_aligned(align, bytes);
 	else if (bytes <= CLASS_MAX_BYTES)
 		class = class_of(bytes);
 	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(heap_self(), bytes, align);

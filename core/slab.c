@@ -392,15 +392,3 @@ void slab_trim(struct heap *heap, bool holes)
 				sleep_purge_holes(slab, true);
 		}
 }
-
-unsigned slab_aligned_class(size_t align, size_t bytes)
-{
-	size_t rounded = (bytes + align - 1) & ~(align - 1);
-
-	if (rounded > CLASS_MAX_BYTES || align > CLASS_MAX_BYTES)
-		return CLASS_COUNT;
-	unsigned class = class_of(rounded);
-	while (class < CLASS_COUNT && (class_bytes(class) & (align - 1)) != 0)
-		class++;
-	return class;
-}

@@ -49,7 +49,4 @@ void slab_put_fresh(struct span *slab, void *p);
 /* Is this block of the free list as it was left? */
 bool slab_is_sound(const struct span *slab, const struct free_block *block);
 
-/* The smallest class whose blocks hold `bytes` and start at multiples of `align`; CLASS_COUNT: none. */
-unsigned slab_aligned_class(size_t align, size_t bytes);
-
 #endif

@@ -107,16 +107,24 @@ static bool is_power_of_two(size_t n)
 	return n != 0 && (n & (n - 1)) == 0;
 }
 
-static void *alloc_aligned(size_t align, size_t size)
+/* From the class's first slab. NULL: not served, and errno is as it was. */
+static inline void *alloc_aligned_fast(size_t align, size_t size)
 {
 	struct heap *heap = heap_self();
-	void *p = NULL;
 
-	if (align <= GRANULE_BYTES)
-		return malloc_fast(size);
-	if (heap->inline_granules > 0 && size - 1 < CLASS_MAX_BYTES)
-		p = heap_alloc_of_class(heap, slab_aligned_class(align, size));
-	return p ? p : alloc_slow(size, align);
+	return heap->inline_granules > 0 && size > 0 ? heap_alloc_of_class(heap, class_of_aligned(align, size)) : NULL;
+}
+
+static __attribute__((noinline)) void *alloc_aligned_slow(size_t align, size_t size)
+{
+	return align <= GRANULE_BYTES ? malloc_fast(size) : alloc_slow(size, align);
+}
+
+static void *alloc_aligned(size_t align, size_t size)
+{
+	void *p = alloc_aligned_fast(align, size);
+
+	return __builtin_expect(p != NULL, 1) ? p : alloc_aligned_slow(align, size);
 }
 
 void *shim_aligned_alloc(size_t align, size_t size)
@@ -140,16 +148,25 @@ void *shim_memalign(size_t align, size_t size)
 	return alloc_aligned(align, size);
 }
 
-int shim_posix_memalign(void **out, size_t align, size_t size)
+static __attribute__((noinline)) int posix_memalign_slow(void **out, size_t align, size_t size)
 {
 	int saved_errno = errno;
+	void *p = alloc_aligned_slow(align, size);
 
-	if (!is_power_of_two(align) || align % sizeof(void *) != 0)
-		return EINVAL;
-	void *p = alloc_aligned(align, size);
 	errno = saved_errno;
 	if (!p)
 		return ENOMEM;
+	*out = p;
+	return 0;
+}
+
+int shim_posix_memalign(void **out, size_t align, size_t size)
+{
+	if (!is_power_of_two(align) || align % sizeof(void *) != 0)
+		return EINVAL;
+	void *p = alloc_aligned_fast(align, size);
+	if (__builtin_expect(!p, 0))
+		return posix_memalign_slow(out, align, size);
 	*out = p;
 	return 0;
 }

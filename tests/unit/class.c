@@ -66,7 +66,7 @@ Test(class, an_aligned_block_takes_the_smallest_class_that_is_aligned)
 {
 	for (size_t align = 1; align <= 2 * CLASS_MAX_BYTES; align *= 2)
 		for (size_t bytes = 1; bytes <= CLASS_MAX_BYTES + 1; bytes += bytes < 2048 ? 1 : 61) {
-			unsigned class = slab_aligned_class(align, bytes), naive = naive_aligned_class(align, bytes);
+			unsigned class = class_of_aligned(align, bytes), naive = naive_aligned_class(align, bytes);
 
 			require(class == naive, "%zu bytes at %zu: class %u, not %u", bytes, align, class, naive);
 		}
