@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysinfo.h>
 #include <sys/uio.h>
 
 #include "os.h"
@@ -23,33 +24,50 @@ struct pagemap_scan {
 };
 
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
+#define PAGE_WRITTEN ((uint64_t)1 << 1) /* not write-protected by userfaultfd */
 #define PAGE_FILE ((uint64_t)1 << 2)
 #define PAGE_PRESENT ((uint64_t)1 << 3)
-#define PAGE_SWAPPED ((uint64_t)1 << 4)
+#define PAGE_SWAPPED ((uint64_t)1 << 4) /* or another entry for what isn't present: a guard, a mark */
 #define PAGE_ZERO ((uint64_t)1 << 5)
+#define PAGE_GUARD ((uint64_t)1 << 8) /* since Linux 6.15 */
 
 /* An entry of /proc/self/pagemap. */
 #define ENTRY_PRESENT ((uint64_t)1 << 63)
 #define ENTRY_SWAPPED ((uint64_t)1 << 62)
 #define ENTRY_FILE ((uint64_t)1 << 61)
+#define ENTRY_GUARD ((uint64_t)1 << 58)
+#define ENTRY_PROTECTED ((uint64_t)1 << 57)
 
 #define TEXT_BYTES 16384
 #define REGION_COUNT 512
 #define ENTRY_COUNT 1024
 #define CORE_PAGES 4096
+#define MAPPING_COUNT 2048
+#define NAME_BYTES 16
+
+/* In a longer shared mapping only pages are looked for that are in our page tables. */
+#define CORE_MAX_BYTES ((size_t)1 << 30)
 
 static struct look {
-	int pagemap;       /* descriptor */
-	bool has_no_scan;  /* the kernel has refused PAGEMAP_SCAN */
-	bool has_no_readv; /* and process_vm_readv */
+	int pagemap;          /* descriptor; -1: may not be opened */
+	int memory;           /* of /proc/self/mem; -1: not opened yet */
+	bool has_no_scan;     /* the kernel has refused PAGEMAP_SCAN */
+	bool has_no_guards;   /* it doesn't know PAGE_GUARD */
+	bool has_no_readv;    /* it has refused process_vm_readv */
+	bool has_swap;        /* something is swapped out, on this machine */
+	bool is_open;
+	bool relies_on_swap;  /* pages were left alone because nothing is */
+	size_t pages_asked;
+	size_t mapping_count; /* of the list; 0: not made, or too long */
 	struct windows {
 		char text[TEXT_BYTES];
 		struct page_region regions[REGION_COUNT];
 		uint64_t entries[ENTRY_COUNT];
 		unsigned char in_core[CORE_PAGES];
+		struct look_mapping mappings[MAPPING_COUNT];
 		char copy[LOOK_COPY_BYTES] __attribute__((aligned(64)));
 	} *windows;
-} look = {.pagemap = -1};
+} look = {.pagemap = -1, .memory = -1};
 
 bool look_start(void)
 {
@@ -63,7 +81,7 @@ static int open_file(const char *path)
 	return (int)raw_call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
 }
 
-/* /proc/self/maps: "lo-hi perms offset device inode   name". */
+/* /proc/thread-self/maps: "lo-hi perms offset device inode   name". */
 
 struct reader {
 	int fd;
@@ -108,21 +126,37 @@ static void skip_word(struct reader *reader)
 		continue;
 }
 
-/* The rest of the line without the spaces before it; of one that is too long, the end. */
-static bool next_name(struct reader *reader, char *name)
+static bool has_prefix(const char *text, const char *prefix)
 {
+	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static enum look_kind kind_of(const char *name)
+{
+	static const char *const memory[] = {"/memfd:", "/dev/zero", "/SYSV", "/dev/shm/", "/anon_hugepage"};
+
+	if (has_prefix(name, "[v"))
+		return LOOK_KERNELS;
+	if (has_prefix(name, "/secretmem"))
+		return LOOK_SECRET;
+	for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
+		if (has_prefix(name, memory[i]))
+			return LOOK_MEMORY;
+	return LOOK_ANY;
+}
+
+/* The rest of the line is spaces and a name. */
+static enum look_kind next_kind(struct reader *reader)
+{
+	char name[NAME_BYTES];
 	size_t n = 0;
 	int c;
 
-	while ((c = next_char(reader)) != '\n' && c != -1) {
-		if (n == 0 && c == ' ')
-			continue;
-		if (n == LOOK_NAME_BYTES - 1)
-			memmove(name, name + 1, --n);
-		name[n++] = (char)c;
-	}
+	while ((c = next_char(reader)) != '\n' && c != -1)
+		if (n < NAME_BYTES - 1 && (n > 0 || c != ' '))
+			name[n++] = (char)c;
 	name[n] = '\0';
-	return c == '\n';
+	return kind_of(name);
 }
 
 static bool next_mapping(struct reader *reader, struct look_mapping *mapping)
@@ -136,53 +170,197 @@ static bool next_mapping(struct reader *reader, struct look_mapping *mapping)
 	next_char(reader);
 	skip_word(reader);
 	skip_word(reader);
-	mapping->inode = next_number(reader, 10);
+	mapping->is_file = next_number(reader, 10) != 0;
 	if (reader->has_ended)
 		return false;
 	/* The number may be the last thing in its line. */
-	if (reader->at > 0 && look.windows->text[reader->at - 1] == '\n') {
-		mapping->name[0] = '\0';
-		return true;
+	bool is_last = reader->at > 0 && look.windows->text[reader->at - 1] == '\n';
+	mapping->kind = is_last ? LOOK_ANY : (uint8_t)next_kind(reader);
+	return true;
+}
+
+/* Reads the list, and keeps it if there is room. */
+static bool read_mappings(look_mapping_fn *fn, void *arg)
+{
+	/* Not self: its first thread may have ended. */
+	struct reader reader = {.fd = open_file("/proc/thread-self/maps")};
+	struct look_mapping mapping = {0};
+	bool goes_on = true;
+	size_t count = 0;
+
+	if (reader.fd < 0)
+		return false;
+	for (; goes_on && next_mapping(&reader, &mapping); count++) {
+		if (count < MAPPING_COUNT)
+			look.windows->mappings[count] = mapping;
+		goes_on = fn(&mapping, arg);
 	}
-	return next_name(reader, mapping->name);
+	os_close(reader.fd);
+	bool is_whole = goes_on && count > 0 && !reader.has_failed;
+	if (is_whole && look.is_open && count <= MAPPING_COUNT)
+		look.mapping_count = count;
+	return is_whole;
 }
 
 bool look_mappings(look_mapping_fn *fn, void *arg)
 {
-	struct reader reader = {.fd = open_file("/proc/self/maps")};
-	struct look_mapping mapping = {0};
-	uintptr_t guard_lo = 0, guard_hi = 0;
-	bool goes_on = true, has_any = false;
+	if (look.mapping_count == 0)
+		return read_mappings(fn, arg);
+	for (size_t i = 0; i < look.mapping_count; i++)
+		if (!fn(&look.windows->mappings[i], arg))
+			return false;
+	return true;
+}
 
-	if (reader.fd < 0)
-		return false;
-	while (goes_on && next_mapping(&reader, &mapping)) {
-		has_any = true;
-		mapping.guard_bytes = guard_hi == mapping.lo ? guard_hi - guard_lo : 0;
-		goes_on = fn(&mapping, arg);
-		guard_lo = mapping.lo;
-		guard_hi = mapping.is_readable || mapping.is_writable ? 0 : mapping.hi;
+/* Of the machine: what the kernel counts for a process isn't exact. */
+static bool has_swap(void)
+{
+	struct sysinfo info;
+
+	return raw_call(SYS_sysinfo, &info) != 0 || info.freeswap != info.totalswap;
+}
+
+void look_open(void)
+{
+	look.pages_asked = look.mapping_count = 0;
+	look.is_open = true;
+	look.relies_on_swap = false;
+	look.has_swap = has_swap();
+	/* The file is root's if the process has changed its user. */
+	look.pagemap = open_file("/proc/thread-self/pagemap");
+}
+
+bool look_close(void)
+{
+	if (look.pagemap >= 0)
+		os_close(look.pagemap);
+	if (look.memory >= 0)
+		os_close(look.memory);
+	look.pagemap = look.memory = -1;
+	look.mapping_count = 0;
+	look.is_open = false;
+	return !look.relies_on_swap || !has_swap();
+}
+
+size_t look_pages_asked(void)
+{
+	return look.pages_asked;
+}
+
+/* Copying. */
+
+/* As /proc/self/mem has it: also what the mapping doesn't allow to be read. Bytes; -1: no way. */
+static long copy_forced(uintptr_t from, size_t bytes)
+{
+	if (look.memory < 0)
+		look.memory = open_file("/proc/thread-self/mem");
+	if (look.memory < 0)
+		return -1;
+	long n = raw_call(SYS_pread64, look.memory, look.windows->copy, bytes, from);
+	return n > 0 ? n : 0;
+}
+
+/* Copies memory as if it were another process's: what can't be read ends the copy. Bytes; -1: no way. */
+static long copy(uintptr_t from, size_t bytes, bool is_forced)
+{
+	struct iovec to = {.iov_base = look.windows->copy, .iov_len = bytes};
+	struct iovec what = {.iov_base = (void *)from, .iov_len = bytes};
+
+	if (is_forced || look.has_no_readv)
+		return copy_forced(from, bytes);
+	long n = raw_result(SYS_process_vm_readv, os_thread_id(), &to, 1, &what, 1, 0);
+	if (n >= 0 || n == -EFAULT)
+		return n >= 0 ? n : 0;
+	look.has_no_readv = true;
+	return copy_forced(from, bytes);
+}
+
+/* What somebody is to be told of. */
+struct looking {
+	const struct look_mapping *mapping;
+	look_fn *fn;
+	void *arg;
+	bool counts_files; /* pages of files count as well as those that the process has written */
+};
+
+static bool copy_run(const struct looking *looking, uintptr_t lo, uintptr_t hi)
+{
+	const uintptr_t window = (uintptr_t)look.windows->copy;
+
+	while (lo < hi) {
+		long n = copy(lo, hi - lo < LOOK_COPY_BYTES ? hi - lo : LOOK_COPY_BYTES,
+		              !looking->mapping->is_readable);
+		if (n < 0)
+			return false;
+		size_t bytes = (size_t)n & ~(OS_PAGE - 1);
+		if (bytes > 0)
+			looking->fn(window, window + bytes, lo, looking->arg);
+		/* A page that can't be read is a guard, past the end of its file, or a device's. */
+		lo += bytes ? bytes : OS_PAGE;
 	}
-	os_close(reader.fd);
-	return goes_on && has_any && !reader.has_failed;
+	return true;
 }
 
-/* Private pages. */
+/* Pages. */
 
-bool look_open(void)
+enum way { WAY_LEAVE, WAY_READ, WAY_COPY, WAY_NONE };
+
+/* How a page may be read. */
+static enum way way_of(const struct looking *looking, uint64_t categories)
 {
-	look.pagemap = open_file("/proc/self/pagemap");
-	return look.pagemap >= 0;
+	const struct look_mapping *mapping = looking->mapping;
+
+	/* Nothing of the process's own. */
+	if ((categories & PAGE_GUARD) || (!looking->counts_files && (categories & (PAGE_FILE | PAGE_ZERO))))
+		return WAY_LEAVE;
+	if (categories & PAGE_PRESENT) {
+		if (mapping->kind == LOOK_SECRET)
+			return mapping->is_readable ? WAY_READ : WAY_NONE;
+		return mapping->is_readable && !(categories & PAGE_FILE) ? WAY_READ : WAY_COPY;
+	}
+	if (!(categories & PAGE_SWAPPED))
+		return WAY_LEAVE;
+	if (categories & PAGE_WRITTEN)
+		return WAY_COPY;
+	/* Swapped out, or a mark of userfaultfd's where no page is, which to read may never end. */
+	look.relies_on_swap |= !look.has_swap;
+	return look.has_swap ? WAY_NONE : WAY_LEAVE;
 }
 
-void look_close(void)
+static bool look_at_run(const struct looking *looking, uintptr_t lo, uintptr_t hi, uint64_t categories)
 {
-	os_close(look.pagemap);
-	look.pagemap = -1;
+	switch (way_of(looking, categories)) {
+	case WAY_READ:
+		looking->fn(lo, hi, lo, looking->arg);
+		return true;
+	case WAY_COPY:
+		return copy_run(looking, lo, hi);
+	case WAY_NONE:
+		return false;
+	case WAY_LEAVE:
+		break;
+	}
+	return true;
 }
 
-/* False: the kernel has no such call; nothing has happened. */
-static bool scan_pages(uintptr_t lo, uintptr_t hi, look_pages_fn *fn, void *arg)
+enum answer { ANSWER_NONE, ANSWER_FAILED, ANSWER_DONE };
+
+static long scan_once(struct pagemap_scan *scan, bool counts_files)
+{
+	uint64_t out = look.has_no_guards ? 0 : PAGE_GUARD;
+
+	if (!counts_files)
+		out |= PAGE_FILE | PAGE_ZERO;
+	scan->category_inverted = scan->category_mask = out;
+	long n = raw_result(SYS_ioctl, look.pagemap, PAGEMAP_SCAN, scan);
+	if (n != -EINVAL || look.has_no_guards)
+		return n;
+	look.has_no_guards = true;
+	return scan_once(scan, counts_files);
+}
+
+/* None: the kernel has no such call; nothing has happened. */
+static enum answer scan_pages(const struct looking *looking, uintptr_t lo, uintptr_t hi)
 {
 	struct page_region *regions = look.windows->regions;
 	struct pagemap_scan scan = {
@@ -190,111 +368,130 @@ static bool scan_pages(uintptr_t lo, uintptr_t hi, look_pages_fn *fn, void *arg)
 		.vec = (uintptr_t)regions,
 		.vec_len = REGION_COUNT,
 		.end = hi,
-		.category_inverted = PAGE_FILE | PAGE_ZERO,
-		.category_mask = PAGE_FILE | PAGE_ZERO,
 		.category_anyof_mask = PAGE_PRESENT | PAGE_SWAPPED,
-		.return_mask = PAGE_PRESENT | PAGE_SWAPPED,
+		.return_mask = PAGE_PRESENT | PAGE_SWAPPED | PAGE_WRITTEN | PAGE_FILE,
 	};
 
 	for (scan.start = lo; scan.start < hi; scan.start = scan.walk_end) {
-		long n = raw_call(SYS_ioctl, look.pagemap, PAGEMAP_SCAN, &scan);
+		long n = scan_once(&scan, looking->counts_files);
 		if (n < 0)
-			return false;
+			return scan.start == lo ? ANSWER_NONE : ANSWER_FAILED;
 		for (long i = 0; i < n; i++)
-			fn(regions[i].start, regions[i].end, arg);
+			if (!look_at_run(looking, regions[i].start, regions[i].end, regions[i].categories))
+				return ANSWER_FAILED;
 	}
-	return true;
+	return ANSWER_DONE;
 }
 
-/* False: the kernel doesn't tell. */
-static bool read_entries(uintptr_t lo, uintptr_t hi, look_pages_fn *fn, void *arg)
+static uint64_t categories_of(uint64_t entry)
+{
+	return (entry & ENTRY_PRESENT ? PAGE_PRESENT : 0) | (entry & ENTRY_SWAPPED ? PAGE_SWAPPED : 0) |
+	       (entry & ENTRY_FILE ? PAGE_FILE : 0) | (entry & ENTRY_GUARD ? PAGE_GUARD : 0) |
+	       (entry & ENTRY_PROTECTED ? 0 : PAGE_WRITTEN);
+}
+
+/* Pages of one kind next to each other, found one by one. */
+struct run {
+	uintptr_t lo;
+	uint64_t categories;
+};
+
+static bool run_goes_on(const struct looking *looking, struct run *run, uintptr_t at, uint64_t categories)
+{
+	if (categories == run->categories)
+		return true;
+	struct run ended = *run;
+	*run = (struct run){at, categories};
+	return at == ended.lo || look_at_run(looking, ended.lo, at, ended.categories);
+}
+
+/* None: the kernel doesn't tell. */
+static enum answer read_entries(const struct looking *looking, uintptr_t lo, uintptr_t hi)
 {
 	const uint64_t *entries = look.windows->entries;
-	uintptr_t begin = 0;
+	struct run run = {lo, 0};
 
-	while (lo < hi) {
-		size_t left = (hi - lo) / OS_PAGE, count = left < ENTRY_COUNT ? left : ENTRY_COUNT;
+	for (uintptr_t at = lo; at < hi;) {
+		size_t left = (hi - at) / OS_PAGE, count = left < ENTRY_COUNT ? left : ENTRY_COUNT;
 		long n = raw_call(SYS_pread64, look.pagemap, look.windows->entries, count * sizeof(entries[0]),
-		                  lo / OS_PAGE * sizeof(entries[0]));
-		if (n <= 0)
-			return false;
+		                  at / OS_PAGE * sizeof(entries[0]));
+		if (n < (long)sizeof(entries[0]))
+			return at == lo ? ANSWER_NONE : ANSWER_FAILED;
 		count = (size_t)n / sizeof(entries[0]);
-		for (size_t i = 0; i < count; i++, lo += OS_PAGE) {
-			bool is_written = (entries[i] & (ENTRY_PRESENT | ENTRY_SWAPPED)) && !(entries[i] & ENTRY_FILE);
-			if (is_written && !begin)
-				begin = lo;
-			if (!is_written && begin) {
-				fn(begin, lo, arg);
-				begin = 0;
-			}
-		}
+		look.pages_asked += count;
+		for (size_t i = 0; i < count; i++, at += OS_PAGE)
+			if (!run_goes_on(looking, &run, at, categories_of(entries[i])))
+				return ANSWER_FAILED;
 	}
-	if (begin)
-		fn(begin, hi, arg);
-	return true;
+	return run_goes_on(looking, &run, hi, ~run.categories) ? ANSWER_DONE : ANSWER_FAILED;
 }
 
-bool look_private(uintptr_t lo, uintptr_t hi, look_pages_fn *fn, void *arg)
-{
-	if (!look.has_no_scan && scan_pages(lo, hi, fn, arg))
-		return true;
-	look.has_no_scan = true;
-	return read_entries(lo, hi, fn, arg);
-}
-
-/* Shared pages. */
-
-/* Copies memory as if it were another process's: what can't be read ends the copy. Bytes; -1: no way. */
-static long copy(uintptr_t from, size_t bytes)
-{
-	struct iovec to = {.iov_base = look.windows->copy, .iov_len = bytes};
-	struct iovec what = {.iov_base = (void *)from, .iov_len = bytes};
-	long n = look.has_no_readv ? -EPERM
-	                           : raw_result(SYS_process_vm_readv, os_process_id(), &to, 1, &what, 1, 0);
-
-	if (n >= 0 || n == -EFAULT)
-		return n >= 0 ? n : 0;
-	look.has_no_readv = true;
-	int fd = open_file("/proc/self/mem");
-	if (fd < 0)
-		return -1;
-	n = raw_call(SYS_pread64, fd, to.iov_base, bytes, from);
-	os_close(fd);
-	return n > 0 ? n : 0;
-}
-
-static bool copy_run(uintptr_t lo, uintptr_t hi, look_copy_fn *fn, void *arg)
-{
-	const uintptr_t window = (uintptr_t)look.windows->copy;
-
-	while (lo < hi) {
-		long n = copy(lo, hi - lo < LOOK_COPY_BYTES ? hi - lo : LOOK_COPY_BYTES);
-		if (n < 0)
-			return false;
-		size_t bytes = (size_t)n & ~(OS_PAGE - 1);
-		if (bytes > 0)
-			fn(window, window + bytes, lo, arg);
-		/* A page that can't be read is past the end of its file, or a device's. */
-		lo += bytes ? bytes : OS_PAGE;
-	}
-	return true;
-}
-
-bool look_shared(uintptr_t lo, uintptr_t hi, look_copy_fn *fn, void *arg)
+/* What is in memory, ours or the file's. None: the kernel doesn't tell. */
+static enum answer ask_core(const struct looking *looking, uintptr_t lo, uintptr_t hi)
 {
 	unsigned char *in_core = look.windows->in_core;
+	const uint64_t there = PAGE_PRESENT | (looking->mapping->is_file ? PAGE_FILE : 0);
+	struct run run = {lo, 0};
 
-	for (size_t pages; lo < hi; lo += pages * OS_PAGE) {
-		pages = (hi - lo) / OS_PAGE < CORE_PAGES ? (hi - lo) / OS_PAGE : CORE_PAGES;
-		/* If the kernel doesn't say, all are taken to be there. */
-		if (raw_call(SYS_mincore, lo, pages * OS_PAGE, in_core) != 0)
-			memset(in_core, 1, pages);
-		for (size_t i = 0, n; i < pages; i = n + 1) {
-			for (n = i; n < pages && (in_core[n] & 1); n++)
-				continue;
-			if (!copy_run(lo + i * OS_PAGE, lo + n * OS_PAGE, fn, arg))
-				return false;
-		}
+	for (uintptr_t at = lo; at < hi;) {
+		size_t left = (hi - at) / OS_PAGE, pages = left < CORE_PAGES ? left : CORE_PAGES;
+		if (raw_call(SYS_mincore, at, pages * OS_PAGE, in_core) != 0)
+			return at == lo ? ANSWER_NONE : ANSWER_FAILED;
+		look.pages_asked += pages;
+		for (size_t i = 0; i < pages; i++, at += OS_PAGE)
+			if (!run_goes_on(looking, &run, at, in_core[i] & 1 ? there : 0))
+				return ANSWER_FAILED;
 	}
-	return true;
+	return run_goes_on(looking, &run, hi, ~run.categories) ? ANSWER_DONE : ANSWER_FAILED;
+}
+
+/* By the page tables. */
+static enum answer ask_tables(const struct looking *looking, uintptr_t lo, uintptr_t hi)
+{
+	if (look.pagemap < 0)
+		return ANSWER_NONE;
+	if (!look.has_no_scan) {
+		enum answer answer = scan_pages(looking, lo, hi);
+		if (answer != ANSWER_NONE)
+			return answer;
+		look.has_no_scan = true;
+	}
+	return read_entries(looking, lo, hi);
+}
+
+static bool look_private(struct looking *looking, uintptr_t lo, uintptr_t hi)
+{
+	enum answer answer = ask_tables(looking, lo, hi);
+
+	if (answer != ANSWER_NONE || look.has_swap)
+		return answer == ANSWER_DONE;
+	/* Not in memory and not swapped out is not there. Of a file's pages it isn't known which were written. */
+	look.relies_on_swap = looking->counts_files = true;
+	return ask_core(looking, lo, hi) == ANSWER_DONE;
+}
+
+static bool look_shared(struct looking *looking, uintptr_t lo, uintptr_t hi)
+{
+	bool asks_core = looking->mapping->kind == LOOK_MEMORY && hi - lo <= CORE_MAX_BYTES;
+
+	looking->counts_files = true;
+	if (asks_core && ask_core(looking, lo, hi) == ANSWER_DONE)
+		return true;
+	enum answer answer = ask_tables(looking, lo, hi);
+	return answer == ANSWER_NONE ? ask_core(looking, lo, hi) == ANSWER_DONE : answer == ANSWER_DONE;
+}
+
+bool look_pages(const struct look_mapping *mapping, uintptr_t lo, uintptr_t hi, look_fn *fn, void *arg)
+{
+	struct looking looking = {.mapping = mapping, .fn = fn, .arg = arg};
+	bool is_in_memory = mapping->kind == LOOK_MEMORY || mapping->kind == LOOK_SECRET;
+
+	if (lo >= hi || mapping->kind == LOOK_KERNELS)
+		return true;
+	if (mapping->is_shared)
+		return (!is_in_memory && !mapping->is_writable) || look_shared(&looking, lo, hi);
+	if (!look_private(&looking, lo, hi))
+		return false;
+	/* What others write to a memory file may show in a private view of it. */
+	return !is_in_memory || look_shared(&looking, lo, hi);
 }

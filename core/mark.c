@@ -6,14 +6,15 @@
  * a byte for each slice says whether it belongs to a waiting buffer. Only then the granule map is read.
  *
  * What is to be followed lies on a stack of ranges, depth first. If it ever overflows, everything reached
- * is followed once more.
+ * is followed once more. Of a long big block only the pages that are there are worth reading, and to ask for
+ * them takes the window that the caller may be reading from: so those are queued, for the caller to look at
+ * when nothing else is being read. The queue is linked through their own bits, of which they need but one.
  */
 #include "mark.h"
 
 #include <string.h>
 
 #include "buffer.h"
-#include "look.h"
 #include "os.h"
 
 /* Any memory may be read here, whatever a sanitizer thinks of it. */
@@ -24,7 +25,7 @@
 #define STEP_BYTES ((size_t)4096)
 #define STACK_DEPTH 8192
 #define BITS_SHIFT 3
-#define DENSE_MAX_BYTES ((size_t)1 << 20)
+#define HOLES_MAX 1024
 #define COMMIT_BYTES ((size_t)1 << 20)
 
 typedef uint64_t words __attribute__((vector_size(32), may_alias, aligned(1)));
@@ -39,23 +40,41 @@ static struct mark {
 		uintptr_t lo, bytes;       /* of all buffers in question: every pointer to them lies within */
 		unsigned char *slices;     /* for each slice: 1 if its blocks are in question */
 		unsigned char *bits;       /* for each granule: reached */
-		size_t slices_committed, bits_committed, slices_reserved, bits_reserved;
+		unsigned char *doubts;     /* and by nothing certain */
+		size_t slices_committed, bits_committed, doubts_committed, slices_reserved, bits_reserved;
 		size_t align;
 		size_t bytes_seen;
+		bool is_doubtful;          /* what is reached now, is by nothing certain */
+		const struct span *queue;  /* of long big blocks that were reached */
 		const struct span *slab;   /* what mark_words is looking at */
 		uintptr_t moved;           /* where it lies, minus where it is read */
 		mark_hook *hook;
 		size_t depth;
-		bool has_overflown;
+		bool has_overflown, has_failed;
+		size_t hole_count;
+		struct extent holes[HOLES_MAX]; /* lowest first */
 		struct extent stack[STACK_DEPTH];
 	} *now;
 } mark;
 
 /* Tables. */
 
+/* What a long big block has in place of bits. */
+struct queued {
+	uint64_t bits;
+	const struct span *next;
+};
+
+static struct marking *made(void)
+{
+	if (!mark.now)
+		mark.now = range_meta_alloc(sizeof(*mark.now));
+	return mark.now;
+}
+
 static bool reserve(void)
 {
-	struct marking *now = range_meta_alloc(sizeof(*now));
+	struct marking *now = made();
 	size_t heap_bytes = range.lanes[LANE_HEAP].reserved_bytes;
 
 	if (!now)
@@ -63,12 +82,10 @@ static bool reserve(void)
 	/* One more than there are: one past the end of the last one is looked up, too. */
 	now->slices_reserved = ((heap_bytes >> SLICE_SHIFT) + OS_PAGE) & ~(OS_PAGE - 1);
 	now->bits_reserved = heap_bytes >> (GRANULE_SHIFT + BITS_SHIFT);
-	now->slices = os_reserve(now->slices_reserved + now->bits_reserved);
+	now->slices = os_reserve(now->slices_reserved + 2 * now->bits_reserved);
 	now->bits = now->slices + now->slices_reserved;
-	if (!now->slices)
-		return false;
-	mark.now = now;
-	return true;
+	now->doubts = now->bits + now->bits_reserved;
+	return now->slices != NULL;
 }
 
 /* Makes the first `bytes` of a table usable. */
@@ -86,7 +103,7 @@ static bool commit(unsigned char *table, size_t *committed, size_t reserved, siz
 
 bool mark_start(void)
 {
-	return mark.now || reserve();
+	return (mark.now && mark.now->slices) || reserve();
 }
 
 bool mark_begin(size_t align)
@@ -95,11 +112,14 @@ bool mark_begin(size_t align)
 
 	if (!commit(now->slices, &now->slices_committed, now->slices_reserved,
 	            (range.granules >> (SLICE_SHIFT - GRANULE_SHIFT)) + 1) ||
-	    !commit(now->bits, &now->bits_committed, now->bits_reserved, range.granules >> BITS_SHIFT))
+	    !commit(now->bits, &now->bits_committed, now->bits_reserved, range.granules >> BITS_SHIFT) ||
+	    !commit(now->doubts, &now->doubts_committed, now->bits_reserved, range.granules >> BITS_SHIFT))
 		return false;
 	now->align = align;
 	now->lo = now->bytes = now->bytes_seen = now->depth = 0;
-	now->has_overflown = false;
+	now->has_overflown = now->has_failed = now->is_doubtful = false;
+	now->hole_count = 0;
+	now->queue = NULL;
 	return true;
 }
 
@@ -128,7 +148,9 @@ void mark_add(struct span *span)
 	now->lo = now->bytes && now->lo < lo ? now->lo : lo;
 	now->bytes = (end > hi + 1 ? end : hi + 1) - now->lo;
 	memset(now->slices + slice_of(span), 1, span->slices);
-	memset(bits_of(span), 0, span_kind(span) == SPAN_BIG ? 1 : bits_bytes(span));
+	size_t bytes = span_kind(span) == SPAN_BIG ? sizeof(struct queued) : bits_bytes(span);
+	memset(bits_of(span), 0, bytes);
+	memset(bits_of(span) + (mark.now->doubts - mark.now->bits), 0, bytes);
 }
 
 bool mark_has(const struct span *span)
@@ -139,7 +161,7 @@ bool mark_has(const struct span *span)
 void mark_tables(uintptr_t *lo, uintptr_t *hi)
 {
 	*lo = (uintptr_t)mark.now->slices;
-	*hi = *lo + mark.now->slices_reserved + mark.now->bits_reserved;
+	*hi = *lo + mark.now->slices_reserved + 2 * mark.now->bits_reserved;
 }
 
 void mark_remove(struct span *span)
@@ -152,6 +174,18 @@ bool mark_is_reached(const unsigned char *head)
 	size_t granule = (size_t)(head - range.map);
 
 	return mark.now->bits[granule >> BITS_SHIFT] >> (granule & 7) & 1;
+}
+
+bool mark_is_doubtful(const unsigned char *head)
+{
+	size_t granule = (size_t)(head - range.map);
+
+	return mark.now->doubts[granule >> BITS_SHIFT] >> (granule & 7) & 1;
+}
+
+void mark_doubt(void)
+{
+	mark.now->is_doubtful = true;
 }
 
 bool mark_has_reached(const struct span *span)
@@ -175,6 +209,48 @@ size_t mark_bytes(void)
 void mark_set_hook(mark_hook *hook)
 {
 	mark.now->hook = hook;
+}
+
+/* Memory of ours that the program has protected. */
+
+void mark_add_hole(uintptr_t lo, uintptr_t hi)
+{
+	struct marking *now = mark.now;
+
+	if (now->hole_count < HOLES_MAX)
+		now->holes[now->hole_count++] = (struct extent){lo, hi};
+	else
+		now->has_failed = true;
+}
+
+static bool has_hole(const struct marking *now, uintptr_t lo, uintptr_t hi)
+{
+	size_t from = 0, to = now->hole_count;
+
+	while (from < to) {
+		size_t middle = (from + to) / 2;
+
+		if (now->holes[middle].hi > lo)
+			to = middle;
+		else
+			from = middle + 1;
+	}
+	return from < now->hole_count && now->holes[from].lo < hi;
+}
+
+bool mark_has_hole(const struct span *span)
+{
+	return has_hole(mark.now, (uintptr_t)span->start, (uintptr_t)span_end(span));
+}
+
+bool mark_needs_care(const struct span *span)
+{
+	return span_bytes(span) > MARK_DENSE_BYTES || mark_has_hole(span);
+}
+
+bool mark_has_failed(void)
+{
+	return mark.now->has_failed;
 }
 
 /* Reaching. */
@@ -201,29 +277,32 @@ static const unsigned char *head_at(const struct span *span, const char *p)
 	return buffer_find(span, p);
 }
 
-static void push_pages(uintptr_t lo, uintptr_t hi, void *now)
+static void enqueue(struct marking *now, const struct span *span)
 {
-	push(now, lo, hi);
+	((struct queued *)(void *)bits_of(span))->next = now->queue;
+	now->queue = span;
 }
 
-/* Of a long big block, only pages that were written; if they aren't known, all. */
-static void push_big(struct marking *now, const struct span *span)
+const struct span *mark_next_queued(void)
 {
-	uintptr_t lo = (uintptr_t)span->start, hi = (uintptr_t)span_end(span);
+	const struct span *span = mark.now->queue;
 
-	if (span_bytes(span) <= DENSE_MAX_BYTES || !look_private(lo, hi, push_pages, now))
-		push(now, lo, hi);
+	if (span)
+		mark.now->queue = ((struct queued *)(void *)bits_of(span))->next;
+	return span;
 }
 
-static void push_block(struct marking *now, const unsigned char *head)
+static void push_block(struct marking *now, const unsigned char *head, bool is_again)
 {
 	char *p = range_of_map(head);
 	const struct span *span = span_of(p);
 
-	if (span_kind(span) == SPAN_BIG)
-		push_big(now, span);
-	else
+	if (span_kind(span) != SPAN_BIG)
 		push(now, (uintptr_t)p, (uintptr_t)p + (granule_size(head) << GRANULE_SHIFT));
+	else if (!mark_needs_care(span))
+		push(now, (uintptr_t)p, (uintptr_t)span_end(span));
+	else if (!is_again)
+		enqueue(now, span);
 }
 
 static void reach(struct marking *now, uintptr_t p, uintptr_t at)
@@ -240,7 +319,9 @@ static void reach(struct marking *now, uintptr_t p, uintptr_t at)
 	if (now->bits[granule >> BITS_SHIFT] & bit)
 		return;
 	now->bits[granule >> BITS_SHIFT] |= bit;
-	push_block(now, head);
+	if (now->is_doubtful)
+		now->doubts[granule >> BITS_SHIFT] |= bit;
+	push_block(now, head, false);
 	if (now->hook)
 		now->hook(head, at);
 }
@@ -333,6 +414,10 @@ static void follow(struct marking *now)
 	while (now->depth > 0) {
 		struct extent top = now->stack[--now->depth];
 		uintptr_t hi = top.hi - top.lo > STEP_BYTES ? top.lo + STEP_BYTES : top.hi;
+		if (has_hole(now, top.lo, top.hi)) {
+			now->has_failed = true;
+			continue;
+		}
 		if (hi < top.hi)
 			push(now, hi, top.hi);
 		now->bytes_seen += hi - top.lo;
@@ -346,6 +431,11 @@ void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t a
 
 	lo = (lo + 7) & ~(uintptr_t)7;
 	hi &= ~(uintptr_t)7;
+	/* Who reads around holes gives pages between them. */
+	if (has_hole(now, lo, hi)) {
+		now->has_failed = true;
+		return;
+	}
 	for (uintptr_t step; lo < hi; lo = step) {
 		step = hi - lo > STEP_BYTES ? lo + STEP_BYTES : hi;
 		now->slab = slab;
@@ -371,6 +461,6 @@ void mark_again(const unsigned char *head)
 {
 	if (!mark_is_reached(head))
 		return;
-	push_block(mark.now, head);
+	push_block(mark.now, head, true);
 	follow(mark.now);
 }

@@ -34,6 +34,25 @@ void mark_add(struct span *span);
 void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at);
 
 /*
+ * A big block that is too long to be read whole, or in which the program has protected pages. One that is
+ * reached isn't followed: mark_next_queued() has each of them once, and the caller gives its pages to
+ * mark_words(). NULL: no more.
+ */
+#define MARK_DENSE_BYTES ((size_t)1 << 20)
+bool mark_needs_care(const struct span *span);
+const struct span *mark_next_queued(void);
+
+/* Memory of ours that can't be read, lowest first, before the first call of mark_words(). */
+void mark_add_hole(uintptr_t lo, uintptr_t hi);
+bool mark_has_hole(const struct span *span);
+
+/* Was there anything that would have had to be read? */
+bool mark_has_failed(void);
+
+/* From now on the words are doubtful: what only they reach must not be reclaimed, but need not be needed. */
+void mark_doubt(void);
+
+/*
  * Was there more to follow than there is room for? Then mark_again() is to be called for every head in
  * question, until there wasn't.
  */
@@ -42,6 +61,9 @@ void mark_again(const unsigned char *head);
 
 /* Is the block with this head, of a buffer that was added, reached? Good until the next mark_begin. */
 bool mark_is_reached(const unsigned char *head);
+
+/* And is it reached by doubtful words only? */
+bool mark_is_doubtful(const unsigned char *head);
 
 /* Is any block of this buffer? */
 bool mark_has_reached(const struct span *span);

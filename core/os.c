@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -239,11 +240,6 @@ bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi)
 	return true;
 }
 
-uintptr_t os_control_block(void)
-{
-	return (uintptr_t)pthread_self();
-}
-
 uint64_t os_clock_ms(void)
 {
 	struct timespec now;
@@ -325,6 +321,19 @@ size_t os_read_file(const char *path, char *out, size_t capacity)
 	}
 	os_close(fd);
 	return total;
+}
+
+uint64_t os_block_signals(void)
+{
+	uint64_t all = ~(uint64_t)0, before = 0;
+
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+	return before;
+}
+
+void os_unblock_signals(uint64_t mask)
+{
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 }
 
 int os_process_id(void)

@@ -63,9 +63,6 @@ size_t os_resident_bytes(void);
  */
 bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi);
 
-/* The calling thread's control block, which libc puts at the upper end of the stacks that it makes. */
-uintptr_t os_control_block(void);
-
 /* Milliseconds of a clock that never goes back and costs no system call. */
 uint64_t os_clock_ms(void);
 
@@ -90,6 +87,10 @@ int os_keep_fd(int fd);
 
 /* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
 size_t os_read_file(const char *path, char *out, size_t capacity);
+
+/* Keeps all signals from the calling thread, libc's own too; what os_unblock_signals() is to be given. */
+uint64_t os_block_signals(void);
+void os_unblock_signals(uint64_t mask);
 
 int os_process_id(void);
 int os_thread_id(void);

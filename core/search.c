@@ -5,6 +5,10 @@
  * in the middle of is looked at as it is. That is enough, because no step of an allocation, a free or a
  * realloc makes a block that the program uses look free, not for an instant.
  *
+ * What lies below a thread's stack pointer, in the same mapping, is looked at last, as doubtful: nearly
+ * always it is what calls have left there that have returned, and would keep garbage for ever. But it may
+ * hold frames in use (of a coroutine, a signal handler on another stack) or data, and nothing tells.
+ *
  * Two things bound what a search costs: pages that the process has never written aren't read, and what
  * else takes time counts as bytes looked at, so that it makes searches seldom.
  */
@@ -21,13 +25,13 @@
 /* And what it costs to come to a block that lies by itself. */
 #define STRAY_BYTES 256u
 
-/* Of a longer one, only the pages are looked at that were written. */
-#define DENSE_MAX_BYTES ((size_t)1 << 20)
+/* And to ask about a page. */
+#define PAGE_BYTES 64u
 
 #define RED_ZONE_BYTES 128u
 
-/* What is longer isn't a stack's guard, but something reserved that happens to lie there. */
-#define GUARD_MAX_BYTES ((size_t)64 << 10)
+/* More than any call of ours takes below look_at_all(). */
+#define LEFT_OVER_BYTES 1024u
 
 #define STOP_TRIES 20
 
@@ -35,100 +39,97 @@ struct extent {
 	uintptr_t lo, hi;
 };
 
-enum { CUT_RANGE, CUT_TABLES, CUT_STACK, CUT_COUNT };
+enum { CUT_RANGE, CUT_TABLES, CUT_FRAMES, CUT_DOUBTFUL, CUT_COUNT };
 
 static struct state {
 	struct extent cuts[CUT_COUNT]; /* of what isn't looked at */
 	uintptr_t own_sp;
 	size_t mappings, strays;
 	bool has_failed;
+	bool is_doubtful; /* it is the turn of what lies below stack pointers */
 } state;
 
 /* What isn't ours. */
 
-/* Words from lo to hi, but for what is cut out from the i-th cut on. */
-static void words_outside(uintptr_t lo, uintptr_t hi, unsigned i)
+/* Words at `at`, which can be read from lo to hi, but for what is cut out from the i-th cut on. */
+static void words_outside(uintptr_t lo, uintptr_t hi, uintptr_t at, unsigned i)
 {
 	if (lo >= hi)
 		return;
 	if (i == CUT_COUNT) {
-		mark_words(lo, hi, NULL, lo);
+		mark_words(lo, hi, NULL, at);
 		return;
 	}
 	struct extent cut = state.cuts[i];
-	if (cut.hi <= lo || cut.lo >= hi || cut.lo >= cut.hi) {
-		words_outside(lo, hi, i + 1);
+	uintptr_t end = at + (hi - lo);
+	if (cut.hi <= at || cut.lo >= end || cut.lo >= cut.hi) {
+		words_outside(lo, hi, at, i + 1);
 		return;
 	}
-	words_outside(lo, cut.lo, i + 1);
-	words_outside(cut.hi, hi, i + 1);
+	if (cut.lo > at)
+		words_outside(lo, lo + (cut.lo - at), at, i + 1);
+	if (cut.hi < end)
+		words_outside(lo + (cut.hi - at), hi, cut.hi, i + 1);
 }
 
-static void written_pages(uintptr_t lo, uintptr_t hi, void *unused)
+static void pages(uintptr_t lo, uintptr_t hi, uintptr_t at, void *unused)
 {
 	(void)unused;
-	words_outside(lo, hi, 0);
+	state.cuts[CUT_FRAMES].lo = (uintptr_t)__builtin_frame_address(0);
+	words_outside(lo, hi, at, 0);
 }
 
-static void copied_pages(uintptr_t lo, uintptr_t hi, uintptr_t at, void *unused)
+/* The highest stack pointer in a mapping, with the red zone below it; its beginning if there is none. */
+static uintptr_t highest_stack(const struct look_mapping *mapping)
 {
-	(void)unused;
-	mark_words(lo, hi, NULL, at);
-}
-
-static bool is_in(const struct look_mapping *mapping, uintptr_t p)
-{
-	return p >= mapping->lo && p < mapping->hi;
-}
-
-/*
- * The part of a thread's stack that isn't in use. It is only known if one thread runs in the mapping, on
- * the stack that it was born with: the mapping begins above guard pages, and holds its control block.
- */
-static struct extent unused_stack(const struct look_mapping *mapping)
-{
-	size_t count, inside = 0;
+	size_t count;
 	const struct world_thread *threads = world_threads(&count);
-	bool is_initial = strcmp(mapping->name, "[stack]") == 0;
-	uintptr_t control = 0, top = 0;
+	uintptr_t highest = mapping->lo;
 
-	if (!is_initial && (mapping->guard_bytes == 0 || mapping->guard_bytes > GUARD_MAX_BYTES))
-		return (struct extent){0, 0};
-	if (is_in(mapping, state.own_sp)) {
-		inside++;
-		top = state.own_sp;
-		control = os_control_block();
+	if (state.own_sp > highest && state.own_sp < mapping->hi)
+		highest = state.own_sp;
+	for (size_t i = 0; i < count; i++) {
+		uintptr_t sp = threads[i].sp - RED_ZONE_BYTES;
+		if (sp > highest && sp < mapping->hi)
+			highest = sp;
 	}
-	for (size_t i = 0; i < count; i++)
-		if (is_in(mapping, threads[i].sp)) {
-			bool is_below = is_in(mapping, threads[i].frame) && threads[i].frame < threads[i].sp;
-			inside++;
-			top = is_below ? threads[i].frame : threads[i].sp - RED_ZONE_BYTES;
-			control = threads[i].control;
-		}
-	if (inside != 1 || !(is_initial || is_in(mapping, control)))
-		return (struct extent){0, 0};
-	return (struct extent){mapping->lo, top};
+	return highest;
+}
+
+static bool is_own(const struct look_mapping *mapping)
+{
+	return mapping->lo >= state.cuts[CUT_RANGE].lo && mapping->hi <= state.cuts[CUT_RANGE].hi;
+}
+
+/* Memory of ours that blocks lie in, and that the program has protected. */
+static bool find_holes(const struct look_mapping *mapping, void *unused)
+{
+	uintptr_t lo = (uintptr_t)range.base, hi = lo + (range.granules << GRANULE_SHIFT);
+
+	(void)unused;
+	lo = mapping->lo > lo ? mapping->lo : lo;
+	hi = mapping->hi < hi ? mapping->hi : hi;
+	if (!mapping->is_readable && lo < hi)
+		mark_add_hole(lo, hi);
+	return true;
 }
 
 static bool look_at(const struct look_mapping *mapping, void *unused)
 {
-	bool is_code = mapping->is_executable && !mapping->is_writable;
-	/* [vdso] and its like are the kernel's. */
-	bool is_kernels = mapping->name[0] == '[' && mapping->name[1] == 'v';
-	const struct extent *range_cut = &state.cuts[CUT_RANGE];
+	uintptr_t border = highest_stack(mapping), page = border & ~(OS_PAGE - 1);
 
 	(void)unused;
-	if (!mapping->is_readable || is_code || is_kernels ||
-	    (mapping->lo >= range_cut->lo && mapping->hi <= range_cut->hi))
+	if (is_own(mapping))
 		return true;
-	state.mappings++;
-	if (mapping->is_shared) {
-		if (mapping->is_writable && !look_shared(mapping->lo, mapping->hi, copied_pages, NULL))
-			state.has_failed = true;
+	/* A page with the border in it is looked at twice, one half each time. */
+	if (state.is_doubtful) {
+		state.cuts[CUT_DOUBTFUL] = (struct extent){border, mapping->hi};
+		page += page < border ? OS_PAGE : 0;
+		state.has_failed |= !look_pages(mapping, mapping->lo, page, pages, NULL);
 	} else {
-		state.cuts[CUT_STACK] = unused_stack(mapping);
-		state.has_failed |= !look_private(mapping->lo, mapping->hi, written_pages, NULL);
+		state.cuts[CUT_DOUBTFUL] = (struct extent){mapping->lo, border};
+		state.has_failed |= !look_pages(mapping, page, mapping->hi, pages, NULL);
+		state.mappings++;
 	}
 	return !state.has_failed;
 }
@@ -156,14 +157,24 @@ static void live_blocks(const unsigned char *at, const unsigned char *end, bool 
 	}
 }
 
+static void big_pages(uintptr_t lo, uintptr_t hi, uintptr_t at, void *unused)
+{
+	(void)unused;
+	mark_words(lo, hi, NULL, at);
+}
+
+/* All of it: how long the block is may be about to change. */
 static void look_at_big(const struct span *span)
 {
-	uintptr_t lo = (uintptr_t)span->start, hi = (uintptr_t)span_end(span);
+	const struct look_mapping mapping = {
+		.lo = (uintptr_t)span->start,
+		.hi = (uintptr_t)span_end(span),
+		.is_readable = !mark_has_hole(span),
+	};
 
-	/* Not span->bytes: it may be about to change. */
-	if (span_bytes(span) <= DENSE_MAX_BYTES)
-		mark_words(lo, hi, NULL, lo);
-	else if (!look_private(lo, hi, written_pages, NULL))
+	if (!mark_needs_care(span))
+		mark_words(mapping.lo, mapping.hi, NULL, mapping.lo);
+	else if (!look_pages(&mapping, mapping.lo, mapping.hi, big_pages, NULL))
 		state.has_failed = true;
 }
 
@@ -244,30 +255,84 @@ static void follow_again(struct span *list)
 	for_bigs(follow_big);
 }
 
+/* Until there is nothing left that was reached and not followed. */
+static void follow_all(struct span *list)
+{
+	for (;;) {
+		const struct span *span = mark_next_queued();
+		if (span)
+			look_at_big(span);
+		else if (mark_overflown())
+			follow_again(list);
+		else
+			return;
+	}
+}
+
+/*
+ * What a stopped thread's handler has saved, wherever that is: an alternate stack may be a block in question,
+ * to which nothing else points than the kernel, and the handler's frame.
+ */
+static void look_at_threads(void)
+{
+	size_t count;
+	const struct world_thread *threads = world_threads(&count);
+	uintptr_t own_stack = world_own_alternate_stack();
+
+	mark_words((uintptr_t)&own_stack, (uintptr_t)(&own_stack + 1), NULL, (uintptr_t)&own_stack);
+	for (size_t i = 0; i < count; i++) {
+		const struct world_thread *thread = &threads[i];
+		uintptr_t at = (uintptr_t)thread->registers;
+		if (!world_is_stopped(thread))
+			continue;
+		mark_words(at, at + sizeof(thread->registers), NULL, at);
+		mark_words(thread->saved_lo, thread->saved_hi, NULL, thread->saved_lo);
+	}
+}
+
 static void set_cuts(void)
 {
 	const struct lane *last = &range.lanes[LANE_COUNT - 1];
 
+	memset(state.cuts, 0, sizeof(state.cuts));
 	state.cuts[CUT_RANGE].lo = (uintptr_t)range.base;
 	state.cuts[CUT_RANGE].hi = (uintptr_t)last->base + last->reserved_bytes;
 	mark_tables(&state.cuts[CUT_TABLES].lo, &state.cuts[CUT_TABLES].hi);
-	state.cuts[CUT_STACK] = (struct extent){0, 0};
+	state.cuts[CUT_FRAMES].hi = state.own_sp;
 }
 
-static void look_at_all(struct span *list)
+/* What our own calls have left below, among it what they were given: pointers to what is in question. */
+static __attribute__((noinline)) void clear_left_over(void)
 {
-	set_cuts();
-	/* Spans are cut out of what isn't ours, and not out of themselves. */
-	state.has_failed = !look_open();
-	if (state.has_failed)
-		return;
-	if (!look_mappings(look_at, NULL))
-		state.has_failed = true;
-	memset(state.cuts, 0, sizeof(state.cuts));
+	volatile char room[LEFT_OVER_BYTES];
+
+	for (size_t i = 0; i < sizeof(room); i++)
+		room[i] = 0;
+}
+
+static bool look_at_all(struct span *list)
+{
+	if (!look_mappings(find_holes, NULL) || !look_mappings(look_at, NULL))
+		return false;
+	look_at_threads();
 	span_for_each_locked(look_at_span, NULL);
-	while (mark_overflown())
-		follow_again(list);
-	look_close();
+	follow_all(list);
+	clear_left_over();
+	mark_doubt();
+	state.is_doubtful = true;
+	if (!look_mappings(look_at, NULL))
+		return false;
+	follow_all(list);
+	return !state.has_failed && !mark_has_failed();
+}
+
+static bool look_everywhere(struct span *list)
+{
+	state.has_failed = state.is_doubtful = false;
+	set_cuts();
+	look_open();
+	bool is_done = look_at_all(list);
+	return look_close() && is_done;
 }
 
 /*
@@ -278,7 +343,7 @@ static enum world_result stop(int signal, size_t align)
 {
 	for (int i = 0; i < STOP_TRIES; i++) {
 		if (!world_prepare())
-			return WORLD_NO_LIST;
+			return WORLD_NO_MEMORY;
 		enum world_result result = world_stop(signal);
 		if (result == WORLD_NO_ROOM)
 			continue;
@@ -289,7 +354,7 @@ static enum world_result stop(int signal, size_t align)
 				return WORLD_STOPPED;
 			lock_release(span_pool_lock());
 			world_go_on();
-			return WORLD_NO_LIST;
+			return WORLD_NO_MEMORY;
 		}
 		world_go_on();
 		/* Whoever has it gets time to give it up. */
@@ -299,31 +364,41 @@ static enum world_result stop(int signal, size_t align)
 	return WORLD_LATE;
 }
 
-struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t align)
+static struct search search(struct span *list, int signal, size_t align)
 {
-	struct search result = {.stop = WORLD_NO_LIST};
-	uint64_t begin_ns = os_clock_ns();
+	struct search result = {.stop = stop(signal, align)};
 
-	state.own_sp = sp;
-	state.mappings = state.strays = 0;
-	if (!look_start() || !mark_start())
-		return result;
-	result.stop = stop(signal, align);
 	result.culprit = world_culprit();
 	if (result.stop != WORLD_STOPPED)
 		return result;
 	for (struct span *span = list; span; span = span->next)
 		mark_add(span);
 	for_bigs(mark_add);
-	look_at_all(list);
+	result.is_done = look_everywhere(list);
 	/* Once others run, a big block may be freed or change its length. */
 	for (struct span *span = list; span; span = span->next)
 		mark_remove(span);
 	for_bigs(mark_remove);
 	lock_release(span_pool_lock());
 	world_go_on();
+	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES + state.strays * STRAY_BYTES +
+	               look_pages_asked() * PAGE_BYTES;
+	return result;
+}
+
+struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t align)
+{
+	struct search result = {.stop = WORLD_NO_MEMORY};
+	uint64_t begin_ns = os_clock_ns(), mask;
+
+	state.own_sp = sp;
+	state.mappings = state.strays = 0;
+	if (!look_start() || !mark_start())
+		return result;
+	/* A handler of the program's that ran here might wait for a thread that stands still. */
+	mask = os_block_signals();
+	result = search(list, signal, align);
+	os_unblock_signals(mask);
 	result.pause_ns = os_clock_ns() - begin_ns;
-	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES + state.strays * STRAY_BYTES;
-	result.is_done = !state.has_failed;
 	return result;
 }

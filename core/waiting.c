@@ -152,6 +152,21 @@ struct span *waiting_take(void)
 	return list;
 }
 
+void waiting_put_back(struct span *list)
+{
+	struct big_list *bigs = &waiting.taken_bigs;
+
+	lock_acquire(&waiting.lock);
+	for (struct span *span = list, *next; span; span = next) {
+		next = span->next;
+		list_add(span);
+	}
+	for (size_t i = 0; i < bigs->count; i++)
+		big_list_add(&waiting.bigs, &bigs->refs[i]);
+	bigs->count = 0;
+	lock_release(&waiting.lock);
+}
+
 /*
  * What was reclaimed is cleared: who gets the memory next need not write to all of it, and the pointers in
  * it, old ones to old neighbours, would keep one another's blocks for ever.
@@ -177,12 +192,19 @@ static void reclaim_all(struct span *span, struct granule_live live, struct sett
 /* What was looked through. */
 struct outcome {
 	size_t reclaimed_blocks, reclaimed_granules;
-	size_t found_blocks, found_granules;
+	size_t waiting_blocks, waiting_granules;
 };
 
-static struct outcome look_through(struct span *span, bool is_known, bool fades)
+/* Does what has been found so often, by what is certain or by doubtful words, fade? */
+static bool fades(unsigned searches, const unsigned char *head)
+{
+	return searches >= (mark_is_doubtful(head) ? WAITING_DOUBTS : WAITING_SEARCHES);
+}
+
+static struct outcome look_through(struct span *span, bool is_known)
 {
 	unsigned char *at = buffer_map(span), *end = range_map_of(span->used_end), *live;
+	unsigned searches = span->wait_count + 1u;
 	struct outcome outcome = {0};
 
 	while ((live = granule_next_live(at, end)) < end) {
@@ -197,32 +219,30 @@ static struct outcome look_through(struct span *span, bool is_known, bool fades)
 			outcome.reclaimed_granules += size;
 			clear_memory(range_of_map(live), range_of_map(at));
 			granule_clear(live);
-			continue;
-		}
-		outcome.found_blocks++;
-		outcome.found_granules += size;
-		if (fades)
+		} else if (!is_known || fades(searches, live)) {
 			granule_mark(live, GRANULE_FADED);
+		} else {
+			outcome.waiting_blocks++;
+			outcome.waiting_granules += size;
+		}
 	}
 	granule_zero(at, end);
 	return outcome;
 }
 
-/* Blocks that were found, or freed since they wait, have outlived their scope. */
-static void settle_found(struct span *span, bool is_known, bool fades, struct settled *settled)
+/* Blocks that have faded, or were freed since they wait, have outlived their scope. */
+static void settle_found(struct span *span, bool is_known, struct settled *settled)
 {
-	struct outcome outcome = look_through(span, is_known, fades);
-	size_t still_blocks = fades ? 0 : outcome.found_blocks;
-	size_t still_granules = fades ? 0 : outcome.found_granules;
+	struct outcome outcome = look_through(span, is_known);
 
 	if (outcome.reclaimed_blocks > 0)
 		buffer_note_reclaim(span, span->wait_name);
 	settled->reclaimed_blocks = outcome.reclaimed_blocks;
 	settled->reclaimed_granules = outcome.reclaimed_granules;
-	settled->faded_blocks = span->wait_blocks - outcome.reclaimed_blocks - still_blocks;
-	settled->faded_granules = span->wait_granules - outcome.reclaimed_granules - still_granules;
-	span->wait_blocks = (uint32_t)still_blocks;
-	span->wait_granules = (uint32_t)still_granules;
+	settled->faded_blocks = span->wait_blocks - outcome.reclaimed_blocks - outcome.waiting_blocks;
+	settled->faded_granules = span->wait_granules - outcome.reclaimed_granules - outcome.waiting_granules;
+	span->wait_blocks = (uint32_t)outcome.waiting_blocks;
+	span->wait_granules = (uint32_t)outcome.waiting_granules;
 }
 
 static void wait_on(struct span *span)
@@ -238,7 +258,6 @@ static struct settled settle(struct span *span, bool is_known)
 {
 	struct granule_live live = granule_add_live(buffer_map(span), range_map_of(span->used_end));
 	struct settled settled = {0};
-	bool fades = !is_known || span->wait_count + 1 >= WAITING_SEARCHES;
 
 	if (is_known && !live.any_faded && !mark_has_reached(span)) {
 		settled.faded_blocks = span->wait_blocks - live.blocks;
@@ -246,7 +265,7 @@ static struct settled settle(struct span *span, bool is_known)
 		reclaim_all(span, live, &settled);
 		return settled;
 	}
-	settle_found(span, is_known, fades, &settled);
+	settle_found(span, is_known, &settled);
 	if (span->wait_blocks > 0) {
 		wait_on(span);
 		settled.span = SETTLED_WAITS;
@@ -311,7 +330,7 @@ size_t waiting_settle_bigs(bool is_known)
 			buffer_note_reclaim(span, NULL);
 			big_free(heap_self(), span, ref.start, "search");
 			reclaimed++;
-		} else if (++ref.searches < WAITING_SEARCHES) {
+		} else if (!fades(++ref.searches, range_map_of(ref.start))) {
 			lock_acquire(&waiting.lock);
 			big_list_add(&waiting.bigs, &ref);
 			lock_release(&waiting.lock);

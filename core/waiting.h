@@ -3,16 +3,16 @@
  *
  * A waiting buffer (SPAN_WAITING) belongs to nobody. Its live blocks that haven't faded are the ones in
  * question; any thread may free them, and the last one gives the buffer back. The first search that finds a
- * block leaves it waiting: what it was found by may have been left over on a stack, and gone at the next
- * one. Found by WAITING_SEARCHES searches it fades.
+ * block leaves it waiting: what it was found by may be garbage of a scope that is open, and gone at the next
+ * one. Found by WAITING_SEARCHES searches it fades; by doubtful words only, WAITING_DOUBTS.
  *
  * A buffer that a thread goes on in may have waiting blocks, too, those below span->wait_hi; they are in
  * question only when the whole buffer waits.
  *
  * What a search looks at: registers and stacks of all threads, everything else that the process has
- * written in readable mappings, blocks in use on slabs, big ones, and live blocks of all other buffers.
- * Not at: memory of libregion's that is free, its own structures, and the part of the searching thread's
- * and other threads' stacks that isn't in use, where a guard page shows how far they reach.
+ * written (look.h), blocks in use on slabs, big ones, and live blocks of all other buffers. Doubtful is
+ * what lies below a thread's stack pointer. Not looked at: memory of libregion's that is free, its own
+ * structures, and the frames of the search.
  */
 #ifndef LIBREGION_WAITING_H
 #define LIBREGION_WAITING_H
@@ -24,6 +24,7 @@
 #include "world.h"
 
 #define WAITING_SEARCHES 2
+#define WAITING_DOUBTS 16
 
 /* May p be in a waiting block of a buffer that is in use? */
 static inline bool waiting_has(const struct span *span, const void *p)
@@ -58,6 +59,9 @@ struct granule_live waiting_now(void);
 /* All waiting buffers, linked through next; they still are waiting ones. Big blocks are set aside, too. */
 struct span *waiting_take(void);
 
+/* Back, as if they had never been taken; but their bytes don't count again. */
+void waiting_put_back(struct span *list);
+
 /* Those that were set aside, for the search. */
 const struct big_list *waiting_bigs(void);
 
@@ -67,7 +71,7 @@ struct search {
 	enum world_result stop;
 	int culprit;               /* the thread that made a stop fail */
 	size_t bytes;              /* looked at, with something for each mapping */
-	uint64_t pause_ns;         /* that other threads stood still */
+	uint64_t pause_ns;         /* that it took; nearly all of it other threads stood still */
 };
 
 /*

@@ -36,7 +36,7 @@
 	  "reachable: bytes of buffers with unfreed blocks that wait for a search, at least") \
 	X(wait_share, "WAIT_SHARE", COUNT, 100, 0, 1000, "", \
 	  "reachable: and this percentage of the memory that a search looks at") \
-	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 1, 64, "", \
+	X(stop_signal, "STOP_SIGNAL", COUNT, 33, 33, 64, "", \
 	  "reachable: number of the signal that stops other threads during a search") \
 	X(pointer_align, "POINTER_ALIGN", CHOICE, 0, 0, 0, "8 4 2 1", \
 	  "reachable: pointers lie at multiples of so many bytes") \

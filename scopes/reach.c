@@ -6,8 +6,9 @@
  * a reclaimed byte is bounded, and so is the memory that waits. A search stops the world, searches for
  * pointers into what waits (core/waiting.h), lets the world go on, and reclaims what wasn't found.
  *
- * Where a search can't be made (a thread blocks the signal, /proc isn't there) nothing is reclaimed: what
- * waits fades, and for some time `reachable` is `unfreed`, before it is tried again.
+ * Where a search can't be made (a thread blocks the signal, /proc isn't there) all waits on, and it is tried
+ * again when as much has come to wait once more. After TRIES in a row what waits fades, and for some time
+ * `reachable` is `unfreed`, before the next try.
  *
  * One thread searches at a time; others go on leaving buffers. The lock comes before all others.
  */
@@ -16,6 +17,7 @@
 #include "scope.h"
 #include "scopes.h"
 
+#define TRIES 3u
 #define FIRST_REST_MS 1000u
 #define LONGEST_REST_MS 60000u
 
@@ -23,7 +25,8 @@ static struct reach {
 	struct lock lock;
 	size_t bound_bytes;    /* 0: not set yet */
 	uint64_t rest_until_ms;
-	uint32_t rest_ms;      /* the next rest; 0: the last search went well */
+	uint32_t rest_ms;      /* the last rest; 0: none since a search went well */
+	uint32_t failures;     /* in a row */
 	bool has_reported;
 } reach;
 
@@ -42,11 +45,14 @@ bool reach_is_on(void)
 static void report_failure(const struct search *result)
 {
 	static const char *const reasons[] = {
-		[WORLD_STOPPED] = "the process's memory can't be listed (/proc/self/maps, /proc/self/pagemap)",
+		[WORLD_STOPPED] = "the process's memory can't be read",
 		[WORLD_NO_LIST] = "its threads can't be listed (/proc/self/task)",
 		[WORLD_NO_ROOM] = "it has too many threads",
+		[WORLD_NO_MEMORY] = "out of memory",
 		[WORLD_NO_SIGNAL] = "no handler can be set for the signal; see LIBREGION_STOP_SIGNAL",
+		[WORLD_NO_QUEUE] = "the signal can't be sent; see RLIMIT_SIGPENDING",
 		[WORLD_BLOCKED] = "a thread blocks the signal; see LIBREGION_STOP_SIGNAL",
+		[WORLD_BUSY] = "a thread sleeps in the kernel",
 		[WORLD_LATE] = "a thread didn't stop in time",
 	};
 
@@ -55,19 +61,23 @@ static void report_failure(const struct search *result)
 		       reasons[result->stop], result->culprit);
 }
 
-static void note_failure(const struct search *result)
+/* Is it to be tried again soon? */
+static bool note_failure(const struct search *result)
 {
+	if (++reach.failures < TRIES)
+		return true;
 	reach.rest_ms = reach.rest_ms == 0 ? FIRST_REST_MS : reach.rest_ms * 2;
 	reach.rest_ms = reach.rest_ms < LONGEST_REST_MS ? reach.rest_ms : LONGEST_REST_MS;
 	__atomic_store_n(&reach.rest_until_ms, os_clock_ms() + reach.rest_ms, __ATOMIC_RELAXED);
 	report_failure(result);
+	return false;
 }
 
 static void note_success(const struct search *result)
 {
 	size_t share = result->bytes / 100 * options.wait_share;
 
-	reach.rest_ms = 0;
+	reach.rest_ms = reach.failures = 0;
 	__atomic_store_n(&reach.rest_until_ms, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&reach.bound_bytes, share > options.wait_bytes ? share : options.wait_bytes,
 	                 __ATOMIC_RELAXED);
@@ -97,11 +107,13 @@ static void search(struct thread *thread, struct counters *counters, uintptr_t s
 	if (!list && !waiting_has_bigs())
 		return;
 	struct search result = waiting_search(list, sp, (int)options.stop_signal, 8u >> options.pointer_align);
-	if (result.is_done)
-		note_success(&result);
-	else
-		note_failure(&result);
 	count_search(&counters->stats, &result);
+	if (result.is_done) {
+		note_success(&result);
+	} else if (note_failure(&result)) {
+		waiting_put_back(list);
+		return;
+	}
 	for (struct span *span = list, *next; span; span = next) {
 		next = span->next;
 		struct counters *of_name = stats_of(thread, span->wait_name);

@@ -141,26 +141,28 @@ static void interrupted_calls_are_restarted(void)
 	CHECK(bytes_read == 1, "read() in another thread was restarted: %d", (int)bytes_read);
 }
 
+enum { OWN_SIGNAL = 40 };
+
 static void one_thread_is_never_signalled(void)
 {
 	struct sigaction action;
 	search();
-	sigaction(SIGUSR1, NULL, &action);
+	sigaction(OWN_SIGNAL, NULL, &action);
 	CHECK(action.sa_handler == SIG_DFL, "no handler was set");
 }
 
 static volatile sig_atomic_t handled;
 static void count_signal(int signal_number)
 {
-	handled += signal_number == SIGUSR1;
+	handled += signal_number == OWN_SIGNAL;
 }
 
 static void own_handler_of_the_signal_still_works(void)
 {
-	signal(SIGUSR1, count_signal);
+	signal(OWN_SIGNAL, count_signal);
 	test_thread(have_a_local);
 	CHECK(handled == 0, "it isn't called for searches");
-	raise(SIGUSR1);
+	raise(OWN_SIGNAL);
 	CHECK(handled == 1, "it is called for the program's own signals");
 }
 
@@ -256,12 +258,12 @@ const struct probe_case probe_cases[] = {
 	{.name = "leaked_lists_stay_flat", .run = leaked_lists_stay_flat},
 	CASE(children_search),
 	CASE(interrupted_calls_are_restarted),
-	WITH(one_thread_is_never_signalled, "LIBREGION_STOP_SIGNAL=10"),
-	WITH(own_handler_of_the_signal_still_works, "LIBREGION_STOP_SIGNAL=10"),
+	WITH(one_thread_is_never_signalled, "LIBREGION_STOP_SIGNAL=40"),
+	WITH(own_handler_of_the_signal_still_works, "LIBREGION_STOP_SIGNAL=40"),
 	CASE(threads_may_block_all_they_can),
 	{.name = "where_a_thread_blocks_the_signal_blocks_fade",
 	 .run = where_a_thread_blocks_the_signal_blocks_fade,
-	 .environment = SMALL " LIBREGION_STOP_SIGNAL=10", .lines = 1,
+	 .environment = SMALL " LIBREGION_STOP_SIGNAL=40", .lines = 1,
 	 .says = {"a thread blocks the signal", "LIBREGION_STOP_SIGNAL"}},
 	CASE(big_blocks_are_reclaimed_too),
 	CASE(realloc_of_a_waiting_block_stays_outside),
