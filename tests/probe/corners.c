@@ -263,6 +263,7 @@ static __attribute__((noinline)) void raise_with_a_local(void)
 {
 	uintptr_t local[2] = {0};
 	make_chain_at(local);
+	clear_stack();
 	raise(SIGUSR1);
 	stays(local[0], "in a frame below the stack in use");
 }
@@ -293,7 +294,9 @@ static void data_between_a_guard_and_a_stack(void)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
-	char *p = map(16 * PAGE + STACK_BYTES);
+	char *p = map_fd(17 * PAGE + STACK_BYTES, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	mprotect(p, PAGE, PROT_NONE);
+	p += PAGE;
 	make_chain_at(p + 128);
 	pthread_attr_init(&attributes);
 	pthread_attr_setstack(&attributes, p + 16 * PAGE, STACK_BYTES);
