@@ -87,18 +87,19 @@ static inline bool resize_newest(struct region_object *region, char *p, size_t s
 }
 
 /*
- * The common case: the newest block, in the newest buffer of a region that is just being bumped in (a limit says
- * so). Both ends are looked at, since the size may be wrong.
+ * The common case: the newest block, in the newest buffer of a region that is just being bumped in (a limit
+ * says so). Both ends are looked at, since the size may be wrong.
  */
 static bool is_last(const struct region_object *region, const char *p, size_t old_size)
 {
 	const struct span *span = region->used;
 
-	return OBJECT_GET(region->at.limit) && p + to_granules(old_size + !old_size) == region->at.cursor && span &&
-	       p > span->start && region->at.cursor <= span_end(span);
+	return OBJECT_GET(region->at.limit) && p + to_granules(old_size + !old_size) == region->at.cursor &&
+	       span && p > span->start && region->at.cursor <= span_end(span);
 }
 
-static __attribute__((noinline)) void *realloc_slow(region_t *given, void *block, size_t old_size, size_t size)
+static __attribute__((noinline)) void *
+realloc_slow(region_t *given, void *block, size_t old_size, size_t size)
 {
 	struct region_object *region = object_own(given, "region_realloc");
 	char *p = block;

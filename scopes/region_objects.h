@@ -69,8 +69,8 @@ static inline region_t *region_create(const struct region_options *given)
 
 /*
  * So far ahead of the cursor region_alloc() asks for the line that will be written. Stores leave the core in
- * order, so a line that isn't there holds up all behind it: without this, blocks of 40 bytes that are written to
- * take twice the time from 40 KB on.
+ * order, so a line that isn't there holds up all behind it: without this, blocks of 40 bytes that are written
+ * to take twice the time from 40 KB on.
  */
 #define REGION_AHEAD_BYTES_ 192
 

@@ -112,7 +112,9 @@ static inline void *alloc_aligned_fast(size_t align, size_t size)
 {
 	struct heap *heap = heap_self();
 
-	return heap->inline_granules > 0 && size > 0 ? heap_alloc_of_class(heap, class_of_aligned(align, size)) : NULL;
+	if (heap->inline_granules == 0 || size == 0)
+		return NULL;
+	return heap_alloc_of_class(heap, class_of_aligned(align, size));
 }
 
 static __attribute__((noinline)) void *alloc_aligned_slow(size_t align, size_t size)

@@ -73,7 +73,12 @@ Test(resident, of_many_stretches_those_from_a_locked_one_on_stay)
 
 /* Slabs that sleep together. */
 
-enum { CLASS_BYTES = 512, IN_A_PAGE = OS_PAGE / CLASS_BYTES, IN_A_SLAB = SLICE_BYTES / CLASS_BYTES, SLABS = 12 };
+enum {
+	CLASS_BYTES = 512,
+	IN_A_PAGE = OS_PAGE / CLASS_BYTES,
+	IN_A_SLAB = SLICE_BYTES / CLASS_BYTES,
+	SLABS = 12,
+};
 
 /* Slabs of which every other page has one block in use. */
 static void make_sparse(struct heap *heap, struct span **slabs)
