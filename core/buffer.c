@@ -179,15 +179,15 @@ static void survey_hole(struct survey *survey, const unsigned char *at, const un
 
 static struct survey survey_of(const struct span *span)
 {
-	const unsigned char *at = buffer_map(span), *end = buffer_map_end(span), *live;
+	const unsigned char *at = buffer_map(span), *used = range_map_of(span->used_end), *live;
 	struct survey survey = {0};
 
-	while ((live = granule_next_live(at, end)) < end) {
+	while ((live = granule_next_live(at, used)) < used) {
 		survey_hole(&survey, at, live);
 		survey.live++;
 		at = live + granule_size(live);
 	}
-	survey_hole(&survey, at, end);
+	survey_hole(&survey, at, buffer_map_end(span));
 	return survey;
 }
 
@@ -457,14 +457,18 @@ static bool free_newest(struct heap *heap, unsigned char *head, char *p)
 void buffer_free(struct heap *heap, struct span *span, void *p, const char *call)
 {
 	unsigned char *head = range_map_of(p);
+	unsigned byte = granule_load(head);
 
-	if (!granule_is_live(granule_load(head)) || (uintptr_t)p % GRANULE_BYTES) {
+	if (!granule_is_live(byte) || (uintptr_t)p % GRANULE_BYTES) {
 		free_of_no_block(span, p, call);
 		return;
 	}
 	if (free_newest(heap, head, p))
 		return;
-	if (granule_mark(head, GRANULE_FREED) & GRANULE_FREED) {
+	/* A block that has faded is changed by nobody else; in one that hasn't, its owner may set that bit. */
+	if (byte & GRANULE_FADED) {
+		__atomic_store_n(head, (unsigned char)(byte | GRANULE_FREED), __ATOMIC_RELEASE);
+	} else if (granule_mark(head, GRANULE_FREED) & GRANULE_FREED) {
 		free_of_no_block(span, p, call);
 		return;
 	}

@@ -131,11 +131,19 @@ static inline __attribute__((always_inline)) size_t first_lane(vector mask)
 	return i * sizeof(w[0]) + (size_t)__builtin_ctzl(w[i]) / 8;
 }
 
-unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end)
+/* Vectors that are looked at together, where there may be nothing for long. */
+#define FIND_VECTORS 4u
+
+static inline __attribute__((always_inline)) unsigned char *
+find_live(const unsigned char *from, const unsigned char *end)
 {
-	/* Where blocks are packed, the next one begins here. */
-	if (from < end && granule_is_live(granule_load(from)))
-		return (unsigned char *)from;
+	for (; end - from >= (ptrdiff_t)(FIND_VECTORS * VECTOR_BYTES); from += FIND_VECTORS * VECTOR_BYTES) {
+		vector live = {0};
+		for (unsigned i = 0; i < FIND_VECTORS; i++)
+			live |= load(from + i * VECTOR_BYTES) > 0;
+		if (any(live))
+			break;
+	}
 	for (; end - from >= VECTOR_BYTES; from += VECTOR_BYTES) {
 		vector live = load(from) > 0;
 		if (any(live))
@@ -144,6 +152,31 @@ unsigned char *granule_next_live(const unsigned char *from, const unsigned char 
 	while (from < end && !granule_is_live(granule_load(from)))
 		from++;
 	return (unsigned char *)from;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static unsigned char *find_live_avx2(const unsigned char *from,
+                                                                     const unsigned char *end)
+{
+	return find_live(from, end);
+}
+#endif
+
+static unsigned char *find_live_any(const unsigned char *from, const unsigned char *end)
+{
+	return find_live(from, end);
+}
+
+unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end)
+{
+	/* Where blocks are packed, the next one begins here. */
+	if (from < end && granule_is_live(granule_load(from)))
+		return (unsigned char *)from;
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		return find_live_avx2(from, end);
+#endif
+	return find_live_any(from, end);
 }
 
 bool granule_any_freed(const unsigned char *from, size_t bytes)
