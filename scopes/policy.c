@@ -25,7 +25,7 @@ void policy_start(void)
 {
 	policies.by_default = (struct policy){
 		.name = "scope",
-		.fade = fade_of(REGION_FADE_UNFREED),
+		.fade = fade_of(REGION_FADE_REACHABLE),
 		.size_log2 = buffer_size_log2(options.buffer_bytes),
 		.buffer_count = options.buffer_count,
 		.limit_bytes = options.limit_bytes ? options.limit_bytes : SIZE_MAX,

@@ -54,7 +54,7 @@ extern "C" {
 
 /* What happens at the end of a scope to the blocks that were allocated in it and never freed. */
 enum region_fade {
-	REGION_FADE_DEFAULT = 0, /* the default of the process: REGION_FADE_UNFREED */
+	REGION_FADE_DEFAULT = 0, /* the default of the process: REGION_FADE_REACHABLE */
 	REGION_FADE_UNFREED,     /* they fade: they stay valid until somebody frees them */
 	REGION_FADE_REACHABLE,   /* those reachable from outside fade, the rest is reclaimed, some time */
 	REGION_FADE_NONE,        /* nothing fades but what region_keep() marked; the rest is reclaimed */

@@ -75,7 +75,7 @@ Test(region, a_ready_record_serves_only_those_who_ask_for_the_same)
 		void *p = shim_malloc(100);
 		require(span_bytes(span_of(p)) == (round % 2 ? 64 << 10 : 1 << 20), "round %d", round);
 		require(strcmp(region_name_of(p), round % 2 ? "small" : "large") == 0, "round %d", round);
-		enum region_fade fade = round % 2 ? REGION_FADE_NONE : REGION_FADE_UNFREED;
+		enum region_fade fade = round % 2 ? REGION_FADE_NONE : REGION_FADE_REACHABLE;
 		require(current()->policy->fade == fade, "round %d", round);
 		shim_free(p);
 		region_leave(&scope);
