@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "processor.h"
+
 #define VECTOR_BYTES 32
 
 typedef signed char vector __attribute__((vector_size(VECTOR_BYTES)));
@@ -256,7 +258,7 @@ static struct granule_counts count_any(const unsigned char *from, const unsigned
 struct granule_counts granule_count(const unsigned char *from, const unsigned char *end)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (processor_has_avx2())
 		return count_avx2(from, end);
 #endif
 	return count_any(from, end);
@@ -323,7 +325,7 @@ static struct granule_live add_live_any(const unsigned char *from, const unsigne
 struct granule_live granule_add_live(const unsigned char *from, const unsigned char *end)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (processor_has_avx2())
 		return add_live_avx2(from, end);
 #endif
 	return add_live_any(from, end);

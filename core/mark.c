@@ -16,6 +16,7 @@
 
 #include "buffer.h"
 #include "os.h"
+#include "processor.h"
 
 /* Any memory may be read here, whatever a sanitizer thinks of it. */
 #define ANY_MEMORY __attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined")))
@@ -399,7 +400,7 @@ static void scan_step(struct marking *now, uintptr_t lo, uintptr_t hi, uintptr_t
 		if (from >= to)
 			continue;
 #if defined(__x86_64__)
-		if (__builtin_cpu_supports("avx2")) {
+		if (processor_has_avx2()) {
 			scan_avx2(now, from, to);
 			continue;
 		}
