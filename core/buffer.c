@@ -28,7 +28,7 @@ static struct buffers {
 	uint64_t late_frees;
 } buffers = {.cache_bytes = (size_t)8 << 20};
 
-void buffer_set_cache_bytes(size_t bytes)
+__attribute__((cold)) void buffer_set_cache_bytes(size_t bytes)
 {
 	buffers.cache_bytes = bytes;
 }
@@ -38,7 +38,7 @@ struct lock *buffer_lock(void)
 	return &buffers.lock;
 }
 
-unsigned buffer_size_log2(size_t bytes)
+__attribute__((cold)) unsigned buffer_size_log2(size_t bytes)
 {
 	unsigned log2 = bytes > 1 ? class_log2_floor(bytes - 1) + 1 : 0;
 

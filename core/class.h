@@ -54,8 +54,8 @@ static inline size_t class_bytes(unsigned class)
  * CLASS_COUNT: none. `bytes` isn't 0.
  *
  * Between two powers of two classes go in steps of a power of two. A step of `align` or more makes every
- * class there a multiple of it; a smaller one has a class at every multiple of `align`, the rounded bytes
- * among them.
+ * class there a multiple of it; a smaller one has a class at every multiple of `align`, and the rounded bytes
+ * are one.
  */
 static inline unsigned class_of_aligned(size_t align, size_t bytes)
 {

@@ -98,7 +98,7 @@ static size_t power_of_two_below(size_t n)
 	return (size_t)1 << (63 - __builtin_clzl(n));
 }
 
-bool range_init(size_t wanted_bytes)
+__attribute__((cold)) bool range_init(size_t wanted_bytes)
 {
 	size_t bytes = power_of_two_below(wanted_bytes);
 

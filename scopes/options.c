@@ -286,15 +286,15 @@ const char *options_list(const char *name)
 	return "";
 }
 
-void options_read(void)
+__attribute__((cold)) void options_read(void)
 {
 	for (size_t i = 0; i < ROW_COUNT; i++)
 		if (rows[i].type != OPTION_TEXT)
 			*number_of(&rows[i]) = rows[i].value;
 	if (getauxval(AT_SECURE))
 		return;
-	if (environ)
-		read_environ(environ);
+	if (environ || options.environment)
+		read_environ(environ ? environ : options.environment);
 	else
 		read_proc();
 }

@@ -21,7 +21,7 @@ static enum region_fade fade_of(enum region_fade asked)
 	return options.fade != REGION_FADE_DEFAULT ? (enum region_fade)options.fade : asked;
 }
 
-void policy_start(void)
+__attribute__((cold)) void policy_start(void)
 {
 	policies.by_default = (struct policy){
 		.name = "scope",

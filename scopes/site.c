@@ -180,7 +180,7 @@ static bool has_llvm_unwinder(void)
 	return dlsym(RTLD_DEFAULT, "unw_step") || dlsym(RTLD_DEFAULT, "__unw_step");
 }
 
-void scopes_start_sites(void)
+__attribute__((cold)) void scopes_start_sites(void)
 {
 	if ((!options.sites && !options.sites_file[0]) || options.disable || !scope_top(heap_self()))
 		return;

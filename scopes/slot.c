@@ -292,7 +292,7 @@ void slot_before_longjmp(struct thread *thread, uintptr_t sp)
 
 /* Threads and processes. */
 
-void slot_thread_begins(struct thread *thread)
+__attribute__((cold)) void slot_thread_begins(struct thread *thread)
 {
 	thread->open_slot = &slots.none;
 	thread->is_in_gate = thread->has_slots = false;

@@ -42,7 +42,7 @@ static struct counters *set_in(struct counters **list, const char *name)
 	return set;
 }
 
-struct counters *stats_of(struct thread *thread, const char *name)
+__attribute__((cold)) struct counters *stats_of(struct thread *thread, const char *name)
 {
 	struct counters *set = set_in(&thread->all_counters, name);
 
@@ -392,7 +392,7 @@ static bool is_word(const char *target)
 	return strcmp(target, "1") == 0 || strcmp(target, "json") == 0 || strcmp(target, "prometheus") == 0;
 }
 
-void stats_start(void)
+__attribute__((cold)) void stats_start(void)
 {
 	/* coreutils close stderr before destructors run. */
 	if (is_word(options.stats))

@@ -105,18 +105,36 @@ life_longjmp *life_next_longjmp(unsigned which)
 	return life.longjmps[which];
 }
 
+/*
+ * glibc's pthread_atfork() is a call of this, linked into each library, at the end of its code: pages which
+ * nothing else needs, and which the kernel would map.
+ */
+#ifdef __GLIBC__
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library);
+extern void *__dso_handle __attribute__((visibility("hidden")));
+
+static int register_atfork(void)
+{
+	return __register_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child, __dso_handle);
+}
+#else
+static int register_atfork(void)
+{
+	return pthread_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child);
+}
+#endif
+
 /* glibc hands main's arguments to constructors; its `environ` isn't set before its own has run. */
 static __attribute__((constructor(101))) void process_begins(int argc, char **argv, char **environment)
 {
-	struct heap *heap = scopes_start() ? heap_make() : NULL;
-
 	(void)argc, (void)argv, (void)environment;
 #ifdef __GLIBC__
 	options.environment = environment;
 #endif
+	struct heap *heap = scopes_start() ? heap_make() : NULL;
 	if (!heap)
 		return;
-	if (pthread_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child) != 0)
+	if (register_atfork() != 0)
 		report("no fork handlers could be registered; a fork with threads may hang in the child");
 	if (pthread_key_create(&life.key, thread_ends) == 0)
 		scopes_set_birth_hook(thread_begins);
