@@ -73,6 +73,7 @@ struct heap {
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
 	size_t slab_bytes;                /* of all its slabs */
 	uint32_t class_slabs[CLASS_COUNT]; /* how many of a class, full ones too */
+	void *fresh_block;                /* that slab_alloc() has given, if nobody had it before; or NULL */
 	size_t slack_bytes;               /* free in sparse slabs; see slab.c */
 	size_t slack_wanted;              /* that had to be had back after it was given back */
 	struct span *big_spares[HEAP_BIG_BINS]; /* spans of freed big blocks; see big.h */
@@ -169,6 +170,21 @@ struct free_block {
 static inline uintptr_t heap_freed_mark(const void *p)
 {
 	return (uintptr_t)p + FREED_MARK;
+}
+
+/*
+ * For calloc of long blocks, whose pages needn't be touched where they read as zero: who asks for a block
+ * calls the first before, and the second with what it got. True: all of it is zero but the first granule.
+ */
+static inline void heap_forget_fresh(struct heap *heap)
+{
+	if (heap->state == HEAP_LIVE)
+		heap->fresh_block = NULL;
+}
+
+static inline bool heap_is_fresh(const struct heap *heap, const void *p)
+{
+	return heap->fresh_block == p;
 }
 
 /* Takes a slab's first free block. NULL: there is none, or it has been written to. */

@@ -147,7 +147,7 @@ static void populate(const struct heap *heap, const struct span *slab, size_t by
 }
 
 /* Puts about a page of blocks that were never used before on the list. False: there are none. */
-static bool slab_extend(const struct heap *heap, struct span *slab)
+static bool slab_extend(struct heap *heap, struct span *slab)
 {
 	uint32_t left = slab->capacity - slab->extended;
 	uint32_t count = (uint32_t)(OS_PAGE / slab->block_bytes);
@@ -160,6 +160,7 @@ static bool slab_extend(const struct heap *heap, struct span *slab)
 	/* Backwards, so that they are handed out forwards. */
 	for (uint32_t i = count; i-- > 0;)
 		slab_put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
+	heap->fresh_block = slab->is_zero ? slab->free : NULL;
 	__atomic_store_n(&slab->extended, slab->extended + count, __ATOMIC_RELAXED);
 	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);
 	__atomic_store_n(&slab->most_product, last * slab->reciprocal, __ATOMIC_RELAXED);
@@ -253,6 +254,7 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 
 void *slab_alloc(struct heap *heap, unsigned class)
 {
+	heap->fresh_block = NULL;
 	remote_drain(heap, false);
 	struct span *slab = slab_with_room(heap, class);
 	if (!slab)

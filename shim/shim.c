@@ -49,13 +49,24 @@ void shim_free(void *p)
 	free_fast(p);
 }
 
-/* Clears a block that malloc has just given; what there is to know of big ones is worth asking. */
-static void clear(void *p, size_t bytes)
+/* Of shorter blocks it isn't asked whether they are clear: clearing them takes no longer. */
+#define ASK_MIN_BYTES ((size_t)1 << 10)
+
+/* What reads as zero isn't written to, so that only what the program needs gets pages. */
+static __attribute__((noinline)) void *calloc_long(size_t bytes)
 {
-	if (bytes <= CLASS_MAX_BYTES || span_kind(span_of(p)) != SPAN_BIG)
+	heap_forget_fresh(heap_self());
+	void *p = malloc_fast(bytes);
+
+	if (!p)
+		return NULL;
+	if (heap_is_fresh(heap_self(), p))
+		memset(p, 0, GRANULE_BYTES);
+	else if (bytes <= CLASS_MAX_BYTES || span_kind(span_of(p)) != SPAN_BIG)
 		memset(p, 0, bytes);
 	else
 		big_clear(span_of(p), bytes);
+	return p;
 }
 
 void *shim_calloc(size_t count, size_t size)
@@ -64,10 +75,10 @@ void *shim_calloc(size_t count, size_t size)
 
 	if (__builtin_mul_overflow(count, size, &total))
 		return out_of_memory();
+	if (total > ASK_MIN_BYTES)
+		return calloc_long(total);
 	void *p = malloc_fast(total);
-	if (__builtin_expect(p != NULL, 1))
-		clear(p, total);
-	return p;
+	return __builtin_expect(p != NULL, 1) ? memset(p, 0, total) : NULL;
 }
 
 void *shim_realloc(void *p, size_t size)

@@ -157,3 +157,54 @@ Test(resident, a_class_that_has_filled_slabs_gets_pages_before_it_writes_to_them
 		require(slab_pages(slab) == SLICE_BYTES / OS_PAGE, "%zu bytes", sizes[i]);
 	}
 }
+
+/* Memory that reads as zero. */
+
+static bool is_zero(const char *p, size_t bytes)
+{
+	return p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0;
+}
+
+Test(resident, calloc_of_a_block_that_nobody_had_touches_one_page)
+{
+	scopes_begin();
+	for (size_t bytes = 3 * OS_PAGE; bytes <= CLASS_MAX_BYTES; bytes += OS_PAGE / 2) {
+		const char *p = shim_calloc(1, bytes);
+		const char *page = p + OS_PAGE - (uintptr_t)p % OS_PAGE;
+
+		size_t touched = resident_pages(page, (bytes - OS_PAGE) & ~(OS_PAGE - 1));
+		require(touched == 0, "%zu bytes: %zu pages behind the first", bytes, touched);
+		require(is_zero(p, bytes), "%zu bytes", bytes);
+	}
+}
+
+/* What the first slabs are made of held something else. */
+static void leave_dirty_memory(void)
+{
+	for (size_t slices = 1; slices <= 32; slices++) {
+		char *p = shim_malloc(slices * SLICE_BYTES);
+		memset(p, 0x5a, slices * SLICE_BYTES);
+		shim_free(p);
+	}
+}
+
+Test(resident, calloc_of_a_block_that_somebody_had_is_zero)
+{
+	scopes_begin();
+	leave_dirty_memory();
+	for (size_t bytes = 512; bytes <= 2 * CLASS_MAX_BYTES; bytes += bytes / 9) {
+		/* Of a slab that is new, or extended for it; and then not. */
+		for (int round = 0; round < 2 * (int)(OS_PAGE / 512); round++) {
+			char *p = shim_malloc(bytes);
+			memset(p, 0x5a, bytes);
+			shim_free(p);
+			char *q = shim_calloc(1, bytes);
+			require(is_zero(q, bytes), "%zu bytes, round %d: %s block", bytes, round,
+			        p == q ? "the same" : "another");
+			memset(q, 0x5a, bytes);
+			q = shim_calloc(1, bytes);
+			require(is_zero(q, bytes), "%zu bytes, round %d: a new block", bytes, round);
+			memset(q, 0x5a, bytes);
+		}
+	}
+}
