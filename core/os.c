@@ -46,7 +46,8 @@
 static struct os {
 	bool cannot_purge_many; /* the kernel has refused once; it isn't asked again */
 	bool cannot_populate;
-} os;
+	char auxv_path[sizeof("/proc/self/auxv")]; /* here, where no page of strings is needed for it */
+} os = {.auxv_path = "/proc/self/auxv"};
 
 void *os_reserve(size_t bytes)
 {
@@ -334,6 +335,18 @@ uint64_t os_block_signals(void)
 void os_unblock_signals(uint64_t mask)
 {
 	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+/* getauxval() knows as well, and lies among code of libc that a small program has no other use for. */
+bool os_is_secure(void)
+{
+	unsigned long words[64];
+	size_t count = os_read_file(os.auxv_path, (char *)words, sizeof(words)) / sizeof(words[0]);
+
+	for (size_t i = 0; i + 1 < count; i += 2)
+		if (words[i] == AT_SECURE)
+			return words[i + 1] != 0;
+	return getauxval(AT_SECURE) != 0;
 }
 
 int os_process_id(void)

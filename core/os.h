@@ -92,6 +92,9 @@ size_t os_read_file(const char *path, char *out, size_t capacity);
 uint64_t os_block_signals(void);
 void os_unblock_signals(uint64_t mask);
 
+/* Is this a program with more rights than who runs it (AT_SECURE)? */
+bool os_is_secure(void);
+
 int os_process_id(void);
 int os_thread_id(void);
 int os_parent_id(void);

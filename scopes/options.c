@@ -7,7 +7,6 @@
 #include "options.h"
 
 #include <string.h>
-#include <sys/auxv.h>
 
 #include "core/core.h"
 
@@ -248,7 +247,12 @@ static void read_one(const char *entry)
 
 static bool is_ours(const char *entry)
 {
-	return strncmp(entry, OPTION_PREFIX, sizeof(OPTION_PREFIX) - 1) == 0;
+	/* Unrolled, so that most programs need no page of strings. */
+#pragma GCC unroll 16
+	for (size_t i = 0; i < sizeof(OPTION_PREFIX) - 1; i++)
+		if (entry[i] != OPTION_PREFIX[i])
+			return false;
+	return true;
 }
 
 static void read_environ(char **environment)
@@ -291,7 +295,7 @@ __attribute__((cold)) void options_read(void)
 	for (size_t i = 0; i < ROW_COUNT; i++)
 		if (rows[i].type != OPTION_TEXT)
 			*number_of(&rows[i]) = rows[i].value;
-	if (getauxval(AT_SECURE))
+	if (os_is_secure())
 		return;
 	if (environ || options.environment)
 		read_environ(environ ? environ : options.environment);

@@ -395,7 +395,7 @@ static bool is_word(const char *target)
 __attribute__((cold)) void stats_start(void)
 {
 	/* coreutils close stderr before destructors run. */
-	if (is_word(options.stats))
+	if (*options.stats && is_word(options.stats))
 		stats_state.fd = os_keep_fd(2);
 }
 

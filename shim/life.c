@@ -39,7 +39,9 @@ static bool locks_streams(void)
 static struct life {
 	pthread_key_t key; /* its value is the thread's heap; its destructor ends the thread's heap */
 	life_longjmp *longjmps[LIFE_LONGJMP_COUNT];
-} life;
+	/* Here, so that no page of strings is needed for them at start. */
+	char longjmp_names[LIFE_LONGJMP_COUNT][sizeof("__longjmp_chk")];
+} life = {.longjmp_names = {"longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"}};
 
 static void thread_ends(void *heap)
 {
@@ -91,11 +93,8 @@ static void print_wanted(void)
 
 static void find_longjmps(void)
 {
-	static const char *const names[LIFE_LONGJMP_COUNT] = {"longjmp", "_longjmp", "siglongjmp",
-	                                                      "__longjmp_chk"};
-
 	for (unsigned i = 0; i < LIFE_LONGJMP_COUNT; i++)
-		life.longjmps[i] = (life_longjmp *)(uintptr_t)dlsym(RTLD_NEXT, names[i]);
+		life.longjmps[i] = (life_longjmp *)(uintptr_t)dlsym(RTLD_NEXT, life.longjmp_names[i]);
 }
 
 life_longjmp *life_next_longjmp(unsigned which)
