@@ -92,7 +92,7 @@ static inline bool resize_newest(struct region_object *region, char *p, size_t s
  */
 static bool is_last(const struct region_object *region, const char *p, size_t old_size)
 {
-	const struct span *span = region->used;
+	const struct span *span = region->newest;
 
 	return OBJECT_GET(region->at.limit) && p + to_granules(old_size + !old_size) == region->at.cursor &&
 	       span && p > span->start && region->at.cursor <= span_end(span);

@@ -27,7 +27,7 @@
 /* The newest buffer is such a part of what is held. */
 #define HELD_PART 64
 
-#define KEPT_LOOKS 4
+#define EMPTY_LOOKS 4
 
 static size_t extent_bytes(struct extent extent)
 {
@@ -84,46 +84,62 @@ static char *bump(struct region_object *region, size_t bytes, size_t align)
 
 /* Gaps. */
 
-/* The smallest gap with room for so many bytes; with 0, the smallest of all. NULL: none. */
+/* The smallest gap with room for so many bytes, or NULL. */
 static struct extent *smallest_gap(struct region_object *region, size_t bytes)
 {
 	struct extent *best = NULL;
 
-	for (struct extent *gap = region->gaps; gap < region->gaps + OBJECT_GAPS; gap++)
+	for (struct extent *gap = region->gaps; gap < region->gaps + region->gap_count; gap++)
 		if (extent_bytes(*gap) >= bytes && (!best || extent_bytes(*gap) < extent_bytes(*best)))
 			best = gap;
 	return best;
 }
 
-/* An unused place has no bytes, so it is the smallest. */
+static struct extent take_gap(struct region_object *region, struct extent *gap)
+{
+	struct extent taken = *gap;
+
+	*gap = region->gaps[--region->gap_count];
+	return taken;
+}
+
+/* Puts an extent aside, if it is worth it; of too many the smallest is forgotten. */
 static void park(struct region_object *region, struct extent extent)
 {
-	struct extent *gap = smallest_gap(region, 0);
-
-	if (extent_bytes(extent) >= GAP_MIN_BYTES && extent_bytes(extent) > extent_bytes(*gap))
-		*gap = extent;
+	if (extent_bytes(extent) < GAP_MIN_BYTES)
+		return;
+	if (region->gap_count == OBJECT_GAPS) {
+		struct extent *gap = smallest_gap(region, 0);
+		if (extent_bytes(extent) > extent_bytes(*gap))
+			*gap = extent;
+		return;
+	}
+	region->gaps[region->gap_count++] = extent;
 }
 
 /* Buffers. */
-
-static struct extent push_buffer(struct region_object *region, struct span *span)
-{
-	span->next = region->used;
-	region->used = span;
-	return (struct extent){bare_begin(span), span_end(span)};
-}
 
 static bool has_room(const struct span *span, size_t bytes)
 {
 	return (size_t)(span_end(span) - bare_begin(span)) >= bytes;
 }
 
-/* A kept buffer with room; only a few are looked at. */
-static struct span *take_kept(struct region_object *region, size_t bytes)
+/* Where the list goes on behind the newest buffer: with those that are empty. */
+static struct span **behind_newest(struct region_object *region)
 {
-	struct span **link = &region->empty;
+	return region->newest ? &region->newest->next : &region->buffers;
+}
 
-	for (int i = 0; *link && i < KEPT_LOOKS; i++, link = &(*link)->next)
+static void insert(struct span **link, struct span *span)
+{
+	span->next = *link;
+	*link = span;
+}
+
+/* Takes an empty buffer with room out of the list; only a few are looked at. NULL: none. */
+static struct span *take_empty(struct span **link, size_t bytes)
+{
+	for (int i = 0; *link && i < EMPTY_LOOKS; i++, link = &(*link)->next)
 		if (has_room(*link, bytes)) {
 			struct span *span = *link;
 			*link = span->next;
@@ -184,25 +200,20 @@ static void drop_buffer(struct region_object *region, struct span *span)
 	bare_put(heap_make(), span);
 }
 
-/* Buffers without blocks, in the order in which they will be used. */
-struct kept {
-	struct span **tail;
-	size_t room_bytes; /* that may be kept still */
-};
-
-/* Keeps the buffers of a list, up to `until`, as far as there is room, and drops the others. */
-static void keep_buffers(struct region_object *region, struct kept *kept, struct span *list,
-                         const struct span *until)
+/* Of the empty buffers, drops those that would make it more than keep_bytes. */
+static void trim(struct region_object *region, size_t keep_bytes)
 {
-	for (struct span *span = list, *next; span != until; span = next) {
-		next = span->next;
-		if (span_bytes(span) > kept->room_bytes) {
-			drop_buffer(region, span);
+	struct span **link = behind_newest(region);
+
+	while (*link) {
+		struct span *span = *link;
+		if (span_bytes(span) <= keep_bytes) {
+			keep_bytes -= span_bytes(span);
+			link = &span->next;
 			continue;
 		}
-		kept->room_bytes -= span_bytes(span);
-		*kept->tail = span;
-		kept->tail = &span->next;
+		*link = span->next;
+		drop_buffer(region, span);
 	}
 }
 
@@ -250,21 +261,33 @@ void extent_free_strays(struct region_object *shared)
 	}
 }
 
+/* A buffer with room, which the list doesn't have any more, or not yet. NULL: over the limit, or no memory. */
+static struct span *find_buffer(struct region_object *region, struct span **empty, size_t bytes)
+{
+	struct span *span = take_empty(empty, bytes);
+
+	return span ? span : make_buffer(region, bytes);
+}
+
+static struct extent use_buffer(struct region_object *region, struct span **link, struct span *span)
+{
+	insert(link, span);
+	region->newest = span;
+	return (struct extent){bare_begin(span), span_end(span)};
+}
+
 static bool find_extent(struct region_object *region, size_t bytes, struct extent *extent)
 {
 	struct extent *gap = smallest_gap(region, bytes);
-	struct span *span;
+	struct span **behind = behind_newest(region), *span;
 
 	if (gap) {
-		*extent = *gap;
-		*gap = (struct extent){NULL, NULL};
+		*extent = take_gap(region, gap);
 		return true;
 	}
-	span = take_kept(region, bytes);
-	if (!span)
-		span = make_buffer(region, bytes);
+	span = find_buffer(region, behind, bytes);
 	if (span)
-		*extent = push_buffer(region, span);
+		*extent = use_buffer(region, behind, span);
 	return span != NULL;
 }
 
@@ -321,20 +344,16 @@ static void leave(struct region_object *region, size_t len)
 	OBJECT_SET(region->origin, 0 - len);
 }
 
+/* Of a region without blocks. What has the room comes first. */
 void extent_prepare(struct region_object *region, size_t bytes, size_t count)
 {
-	struct extent extent;
+	struct span *span = find_buffer(region, &region->buffers, bytes);
 
-	if (!find_extent(region, bytes, &extent))
+	if (!span)
 		return;
-	enter(region, extent);
-	for (size_t i = 1; i < count; i++) {
-		struct span *span = make_buffer(region, bytes);
-		if (!span)
-			return;
-		span->next = region->empty;
-		region->empty = span;
-	}
+	enter(region, use_buffer(region, &region->buffers, span));
+	for (size_t i = 1; i < count && (span = make_buffer(region, bytes)); i++)
+		insert(behind_newest(region), span);
 }
 
 void extent_revive(struct region_object *region, size_t bytes)
@@ -345,39 +364,30 @@ void extent_revive(struct region_object *region, size_t bytes)
 		extent_prepare(region, bytes, 1);
 }
 
-/* The common case: whatever there was, it was in one buffer. */
-static bool reset_quick(struct region_object *region, size_t keep_bytes)
+/* Goes back to the first buffer. */
+static void rewind_buffers(struct region_object *region)
 {
-	struct span *span = region->used;
+	struct span *span = region->newest = region->buffers;
 
-	if (!span || span->next || region->empty || region->strays || span_bytes(span) > keep_bytes)
-		return false;
 	OBJECT_SET(region->at.cursor, bare_begin(span));
 	OBJECT_SET(region->origin, (uintptr_t)bare_begin(span));
 	region->limit = span_end(span);
 	publish_limit(region);
-	return true;
 }
 
 void extent_reset(struct region_object *region, size_t keep_bytes)
 {
-	struct span *used = region->used, *empty = region->empty;
-	struct kept kept = {&region->empty, keep_bytes};
-
 	region->total_bytes += object_len(region);
+	region->gap_count = 0;
 	OBJECT_SET(region->peak_bytes, 0);
-	if (reset_quick(region, keep_bytes))
-		return;
-	leave(region, 0);
-	free_strays(region, NULL);
-	memset(region->gaps, 0, sizeof(region->gaps));
-	region->used = NULL;
-	/* The newest first: it is the largest, and what was touched last. */
-	keep_buffers(region, &kept, used, NULL);
-	keep_buffers(region, &kept, empty, NULL);
-	*kept.tail = NULL;
-	if (region->empty)
-		extent_prepare(region, 1, 1);
+	if (region->strays || region->held_bytes > keep_bytes || !region->buffers) {
+		leave(region, 0);
+		free_strays(region, NULL);
+		region->newest = NULL;
+		trim(region, keep_bytes);
+	}
+	if (region->buffers)
+		rewind_buffers(region);
 }
 
 /* Marks. */
@@ -388,22 +398,20 @@ void extent_mark(struct region_object *region, struct mark *mark)
 	mark->len = object_len(region);
 	/* The fence: no block ends at the cursor from now on. */
 	bump(region, GRANULE_BYTES, GRANULE_BYTES);
-	mark->used = region->used;
+	mark->newest = region->newest;
 	mark->strays = region->strays;
-	memcpy(mark->gaps, region->gaps, sizeof(mark->gaps));
+	mark->gap_count = region->gap_count;
+	memcpy(mark->gaps, region->gaps, region->gap_count * sizeof(mark->gaps[0]));
 }
 
 void extent_rewind(struct region_object *region, const struct mark *mark)
 {
-	struct span *used = region->used, *empty = region->empty;
-	struct kept kept = {&region->empty, region->keep_bytes};
-
 	free_strays(region, mark->strays);
-	memcpy(region->gaps, mark->gaps, sizeof(region->gaps));
-	region->used = mark->used;
+	region->gap_count = mark->gap_count;
+	memcpy(region->gaps, mark->gaps, mark->gap_count * sizeof(mark->gaps[0]));
+	region->newest = mark->newest;
 	leave(region, mark->len);
 	enter(region, mark->at);
-	keep_buffers(region, &kept, used, mark->used);
-	keep_buffers(region, &kept, empty, NULL);
-	*kept.tail = NULL;
+	if (region->held_bytes > region->keep_bytes)
+		trim(region, region->keep_bytes);
 }

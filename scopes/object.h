@@ -7,8 +7,8 @@
  * code that only knows malloc and free finds what it finds in any scope. Both halves have one lifetime,
  * one limit and one name.
  *
- * The bare half: `used` are the buffers with blocks in them, newest first, `empty` those that reset has
- * kept. The header bumps in one extent, from cursor to limit. Other free extents, the *gaps*, are kept
+ * The bare half: one list of buffers, those with blocks in them first, up to the newest; behind it those that
+ * a reset or rewinding has emptied. The header bumps in one extent, from cursor to limit. Other free extents, the *gaps*, are kept
  * aside, a few of them: a long block that doesn't fit is served from a gap, and the shorter ones go on in
  * the extent; the rest of a buffer serves somebody still. So finding room costs the same however many
  * buffers are full.
@@ -38,7 +38,8 @@ struct mark {
 	uint64_t serial;
 	struct extent at; /* cursor and limit */
 	size_t len;
-	struct span *used; /* the newest buffer then */
+	struct span *newest;
+	unsigned gap_count;
 	struct extent gaps[OBJECT_GAPS];
 	void *strays;
 	struct exit_call *calls;
@@ -54,19 +55,21 @@ struct region_object {
 	uint8_t state;           /* enum object_state */
 	char *limit;
 	uintptr_t origin;        /* the cursor's distance from it is the length */
-	struct span *used, *empty;
+	struct span *buffers;    /* in the order of their use, */
+	struct span *newest;     /* up to this one; NULL: none is in use */
 	struct exit_call *calls;
 	struct mark *marks;      /* newest first */
 	void *strays;            /* blocks of the general heap, linked by their first word */
 	struct region_object *children;
 	size_t peak_bytes;       /* that has been noted */
-	size_t held_bytes;       /* of `used` and `empty` */
+	size_t held_bytes;       /* of all buffers */
 	size_t next_bytes;       /* of the next buffer */
 	size_t limit_bytes, keep_bytes;
 	uint64_t number;         /* no two have the same */
 	uint64_t generation;     /* of a lane: the shared region's id when it was last reset */
 	uint64_t within_generation; /* likewise its other half */
 	uint64_t total_bytes;    /* of all resets before */
+	unsigned gap_count;
 	struct extent gaps[OBJECT_GAPS];
 
 	const char *name;

@@ -72,10 +72,10 @@ Test(pool, sizes_follow_the_percentile_of_each_key_and_not_its_outliers)
 	require(small >= 10 * KIB && small <= 13 * KIB, "%zu", small);
 	/* All of it fits into the first buffer. */
 	region_t *region = region_pool_acquire(pool, 1);
-	struct span *used = region->used;
+	struct span *first = region->newest;
 	for (int i = 0; i < 500; i++)
 		region_alloc(region, KIB);
-	require(region->used == used, "another buffer");
+	require(region->newest == first, "another buffer");
 	region_pool_release(pool, region);
 	/* What was is forgotten in time. */
 	for (int i = 0; i < 500; i++)
