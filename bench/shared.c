@@ -2,8 +2,8 @@
  * shared.c: threads that allocate objects of 8 bytes from one arena, all at the same time, as the
  * benchmark of the Go package memoryArena does: 8 goroutines, 250,000 objects each. Then the first
  * of them resets the arena for all. Also with 16 threads (`contended`: each has 250,000 objects, so more
- * threads have more memory), and with 10 million objects that live at once, however many threads share the
- * work (`live`: so what differs between its rows is what threads cost each other).
+ * threads have more memory), and with 10 million objects that live at once, however many threads share
+ * the work (`live`: so what differs between its rows is what threads cost each other).
  *
  * The ways share what they can share:
  *   shared   a shared region of libregion's: region_alloc() on it, which is a call

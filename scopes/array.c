@@ -2,9 +2,9 @@
  * array.c: arrays and texts in a region.
  *
  * Both are a block that grows: where it is, and by little, as long as it is the region's newest; else as a
- * copy, by half. What the old copy held stays until the region is reset. A text is the newest block from its
- * beginning, at the cursor, with no bytes yet. Each notes the region's id, which a reset changes: then its
- * memory is somebody else's, and adding to it is a misuse.
+ * copy, by half. What the old copy held stays until the region is reset. A text is the newest block from
+ * its beginning, at the cursor, with no bytes yet. Each notes the region's id, which a reset changes: then
+ * its memory is somebody else's, and adding to it is a misuse.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -87,15 +87,16 @@ static inline bool resize_newest(struct region_object *region, char *p, size_t s
 }
 
 /*
- * The common case: the newest block, in the newest buffer of a region that is just being bumped in (a limit
- * says so). Both ends are looked at, since the size may be wrong.
+ * The common case: the newest block, in the newest buffer of a region that is being bumped in (a limit says
+ * so). Both ends are looked at, since the size may be wrong.
  */
 static bool is_last(const struct region_object *region, const char *p, size_t old_size)
 {
 	const struct span *span = region->newest;
+	const char *end = p + to_granules(old_size + !old_size);
 
-	return OBJECT_GET(region->at.limit) && p + to_granules(old_size + !old_size) == region->at.cursor &&
-	       span && p > span->start && region->at.cursor <= span_end(span);
+	return OBJECT_GET(region->at.limit) && end == region->at.cursor && span && p > span->start &&
+	       end <= span_end(span);
 }
 
 static __attribute__((noinline)) void *

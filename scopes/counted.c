@@ -5,20 +5,62 @@
 
 #include <string.h>
 
+/* So many dead records wait before the oldest is used again. */
+#define RECORDS_KEPT 16
 
 static struct counted_state {
 	struct lock locks[COUNTED_LOCKS];
 	uint32_t last;
+	struct region_slabs *dead, *dead_last; /* oldest first; the first lock guards them */
+	size_t dead_count;
 } state;
+
+const struct counted_slab counted_none;
+static const struct size_class no_class = {.open = COUNTED_NONE};
 
 struct lock *counted_lock(unsigned i)
 {
 	return &state.locks[i];
 }
 
-struct lock *counted_next_lock(void)
+/* Records. */
+
+/* Without any slab, so that all short ways end at counted_none. */
+static void empty(struct region_slabs *record, struct lock *lock)
 {
-	return counted_lock(__atomic_fetch_add(&state.last, 1, __ATOMIC_RELAXED) % COUNTED_LOCKS);
+	*record = (struct region_slabs){.lock = lock, .classes = (struct size_class *)&no_class};
+	for (unsigned i = 0; i < REGION_SLABS_NEAR_; i++)
+		record->head.near[i] = &COUNTED_NONE->at;
+}
+
+struct region_slabs *counted_take_record(void)
+{
+	struct region_slabs *record = NULL;
+
+	lock_acquire(&state.locks[0]);
+	struct lock *lock = &state.locks[state.last++ % COUNTED_LOCKS];
+	if (state.dead_count > RECORDS_KEPT) {
+		record = state.dead;
+		state.dead = record->next;
+		state.dead_count--;
+	}
+	lock_release(&state.locks[0]);
+	if (!record)
+		record = range_meta_alloc(sizeof(*record));
+	if (!record)
+		return NULL;
+	empty(record, lock);
+	return record;
+}
+
+void counted_put_record(struct region_slabs *slabs)
+{
+	empty(slabs, slabs->lock);
+	lock_acquire(&state.locks[0]);
+	*(state.dead ? &state.dead_last->next : &state.dead) = slabs;
+	state.dead_last = slabs;
+	state.dead_count++;
+	lock_release(&state.locks[0]);
 }
 
 /* Slabs that left under the lock, given back behind it. */
@@ -26,8 +68,8 @@ void counted_give_back(const struct region_slabs *slabs, struct counted_slab *li
 {
 	for (struct counted_slab *slab = list, *next; slab; slab = next) {
 		next = slab->next;
-		if (slab->memory)
-			slabs->backing.free(slab->memory, slab->bytes, slabs->backing.arg);
+		if (slab->at.memory)
+			slabs->backing.free(slab->at.memory, slab->bytes, slabs->backing.arg);
 		heap_free(slab, "region_slab");
 	}
 }
@@ -69,7 +111,7 @@ static void table_remove(struct region_slabs *slabs, uintptr_t part, const struc
 
 static uintptr_t part_of(const struct region_slabs *slabs, const void *p)
 {
-	return (uintptr_t)p >> slabs->part_shift;
+	return (uintptr_t)p >> slabs->head.shift;
 }
 
 struct counted_slab *counted_slab_at(const struct region_slabs *slabs, const void *p)
@@ -78,18 +120,24 @@ struct counted_slab *counted_slab_at(const struct region_slabs *slabs, const voi
 
 	for (size_t i = hash(slabs, part); slabs->table[i].slab; i = (i + 1) & (slabs->table_size - 1)) {
 		struct counted_slab *slab = slabs->table[i].slab;
-		if (slabs->table[i].part == part && (uintptr_t)p - (uintptr_t)slab->memory < slab->bytes)
+		if (slabs->table[i].part == part && (uintptr_t)p - (uintptr_t)slab->at.memory < slab->bytes)
 			return slab;
 	}
 	return NULL;
 }
 
-/* The block in use that p lies in, or NULL. */
-struct counted *counted_find(const struct region_slabs *slabs, const void *p, struct counted_slab **slab)
+static void set_near(struct region_slabs *slabs, uintptr_t part, struct counted_slab *slab)
+{
+	if (slabs->has_near)
+		slabs->head.near[part % REGION_SLABS_NEAR_] = &slab->at;
+}
+
+struct region_counted_ *counted_find(struct region_slabs *slabs, const void *p, struct counted_slab **slab)
 {
 	*slab = counted_slab_at(slabs, p);
 	if (!*slab)
 		return NULL;
+	set_near(slabs, part_of(slabs, p), *slab);
 	size_t block = counted_block_at(*slab, p);
 	return block < (*slab)->fresh && (*slab)->blocks[block].refs > 0 ? &(*slab)->blocks[block] : NULL;
 }
@@ -163,17 +211,22 @@ static void class_add(struct region_slabs *slabs, struct counted_slab *slab)
 	struct counted_slab **open = &slabs->classes[slab->class].open;
 
 	slab->prev = NULL;
-	slab->next = *open;
+	slab->next = *open != COUNTED_NONE ? *open : NULL;
 	if (slab->next)
 		slab->next->prev = slab;
 	*open = slab;
+	slab->at.is_open = true;
 }
 
 static void class_remove(struct region_slabs *slabs, struct counted_slab *slab)
 {
-	*(slab->prev ? &slab->prev->next : &slabs->classes[slab->class].open) = slab->next;
+	if (slab->prev)
+		slab->prev->next = slab->next;
+	else
+		slabs->classes[slab->class].open = slab->next ? slab->next : COUNTED_NONE;
 	if (slab->next)
 		slab->next->prev = slab->prev;
+	slab->at.is_open = false;
 }
 
 static uint32_t take_place(struct region_slabs *slabs)
@@ -189,9 +242,9 @@ static uint32_t take_place(struct region_slabs *slabs)
 
 static void insert(struct region_slabs *slabs, struct counted_slab *slab)
 {
-	uintptr_t last = part_of(slabs, slab->memory + slab->bytes - 1);
+	uintptr_t last = part_of(slabs, slab->at.memory + slab->bytes - 1);
 
-	for (uintptr_t part = part_of(slabs, slab->memory); part <= last; part++)
+	for (uintptr_t part = part_of(slabs, slab->at.memory); part <= last; part++)
 		table_add(slabs, part, slab);
 	slab->place = take_place(slabs);
 	slabs->places[slab->place].slab = slab;
@@ -205,38 +258,56 @@ static void insert(struct region_slabs *slabs, struct counted_slab *slab)
 	slabs->stats.blocks += slab->block_count;
 }
 
-/* The slab has no block in use, and is in its class's list. It is the caller's then. */
+/* The slab has no block in use, and is in no list any more. It is the caller's then. */
 static void take_out(struct region_slabs *slabs, struct counted_slab *slab)
 {
-	uintptr_t last = part_of(slabs, slab->memory + slab->bytes - 1);
+	uintptr_t last = part_of(slabs, slab->at.memory + slab->bytes - 1);
 	struct place *place = &slabs->places[slab->place];
 
-	for (uintptr_t part = part_of(slabs, slab->memory); part <= last; part++)
+	for (uintptr_t part = part_of(slabs, slab->at.memory); part <= last; part++) {
 		table_remove(slabs, part, slab);
+		if (slabs->head.near[part % REGION_SLABS_NEAR_] == &slab->at)
+			slabs->head.near[part % REGION_SLABS_NEAR_] = &COUNTED_NONE->at;
+	}
 	place->slab = NULL;
 	place->next_free = slabs->free_place;
 	slabs->free_place = slab->place + 1;
-	if (slab->class < slabs->class_count) {
-		class_remove(slabs, slab);
+	if (slab->class < slabs->class_count)
 		slabs->stats.classes -= --slabs->classes[slab->class].slab_count == 0;
-	}
 	slabs->stats.slabs--;
 	slabs->stats.slab_bytes -= slab->bytes;
 	slabs->stats.blocks -= slab->block_count;
+	slab->next = NULL;
 }
 
-/* The empty slab of some class, its memory for another one; NULL: there is none. */
+/* A spare slab of that class, or with class_count of any. NULL: none. */
+static struct counted_slab *take_spare(struct region_slabs *slabs, uint32_t class)
+{
+	for (struct counted_slab **link = &slabs->spare; *link; link = &(*link)->next)
+		if ((*link)->class == class || class == slabs->class_count) {
+			struct counted_slab *slab = *link;
+			*link = slab->next;
+			slabs->spare_count--;
+			return slab;
+		}
+	return NULL;
+}
+
+/* An empty slab of some class, its memory for another one; NULL: there is none. */
 static struct counted_slab *take_empty(struct region_slabs *slabs)
 {
-	for (uint32_t class = 0; class < slabs->class_count; class++) {
-		struct counted_slab *slab = slabs->classes[class].open;
-		if (!slab || slab->in_use > 0)
+	struct counted_slab *slab = take_spare(slabs, slabs->class_count);
+
+	for (uint32_t class = 0; !slab && class < slabs->class_count; class++) {
+		struct counted_slab *first = slabs->classes[class].open;
+		if (first == COUNTED_NONE || first->at.in_use > 0)
 			continue;
-		take_out(slabs, slab);
-		slab->next = NULL;
-		return slab;
+		class_remove(slabs, first);
+		slab = first;
 	}
-	return NULL;
+	if (slab)
+		take_out(slabs, slab);
+	return slab;
 }
 
 /* A slab that nobody knows yet; the lock is given up meanwhile. NULL: out of memory. */
@@ -245,7 +316,7 @@ static struct counted_slab *make_slab(struct region_slabs *slabs, uint32_t class
 {
 	uint32_t count = (uint32_t)(bytes / block_bytes);
 	struct counted_slab *slab, *empty = class < slabs->class_count ? take_empty(slabs) : NULL;
-	char *memory = empty ? empty->memory : NULL;
+	char *memory = empty ? empty->at.memory : NULL;
 
 	counted_give_up(slabs);
 	heap_free(empty, "region_slab");
@@ -254,14 +325,15 @@ static struct counted_slab *make_slab(struct region_slabs *slabs, uint32_t class
 		memory = slabs->backing.alloc(bytes, slabs->backing.arg);
 	if (slab)
 		*slab = (struct counted_slab){
-			.memory = memory, .bytes = bytes, .block_bytes = block_bytes, .block_count = count,
-			.class = class, .reciprocal = count > 1 ? UINT64_MAX / block_bytes + 1 : 0,
+			.at = {memory, 0, count > 1 ? UINT64_MAX / block_bytes + 1 : 0, slab->blocks, 0, 0, 0},
+			.bytes = bytes, .block_bytes = block_bytes, .block_count = count, .class = class,
 		};
 	counted_take(slabs);
 	slabs->stats.slab_allocs += !empty && memory;
 	slabs->stats.slab_alloc_errors += !memory;
-	if (slab && memory && make_room(slabs, (bytes >> slabs->part_shift) + 2))
+	if (slab && memory && make_room(slabs, (bytes >> slabs->head.shift) + 2))
 		return slab;
+	slabs->stats.slab_frees += memory != NULL;
 	counted_give_up(slabs);
 	if (slab)
 		counted_give_back(slabs, slab);
@@ -273,27 +345,37 @@ static struct counted_slab *make_slab(struct region_slabs *slabs, uint32_t class
 
 /* Blocks. */
 
-static void *pop_block(struct region_slabs *slabs, struct counted_slab *slab)
+static void *take_fresh(struct region_slabs *slabs, struct counted_slab *slab)
 {
-	uint32_t block = slab->first_free ? slab->first_free - 1 : slab->fresh++;
+	slab->blocks[slab->fresh] = (struct region_counted_){.refs = 1};
+	slab->at.used_bytes += slab->block_bytes;
+	slab->at.in_use++;
+	slabs->allocs++;
+	slabs->fresh++;
+	return counted_address(slab, slab->fresh++);
+}
 
-	if (slab->first_free) {
-		slab->first_free = slab->blocks[block].next_free;
-		slabs->stats.popped_free++;
-	}
-	slab->blocks[block] = (struct counted){.refs = 1};
-	slab->in_use++;
-	slabs->stats.blocks_in_use++;
-	if (slab->in_use == slab->block_count && slab->class < slabs->class_count)
+/* A slab of that class with a free block, or NULL. Full ones leave the list on the way. */
+static struct counted_slab *find_open(struct region_slabs *slabs, uint32_t class)
+{
+	struct counted_slab *slab;
+
+	while ((slab = slabs->classes[class].open) != COUNTED_NONE) {
+		if (slab->at.first_free || slab->fresh < slab->block_count)
+			return slab;
 		class_remove(slabs, slab);
-	return counted_address(slab, block);
+	}
+	slab = take_spare(slabs, class);
+	if (slab)
+		class_add(slabs, slab);
+	return slab;
 }
 
 void *counted_alloc(struct region_slabs *slabs, uint32_t class, size_t size)
 {
 	bool is_own = class == slabs->class_count;
 	size_t bytes = is_own ? (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1) : slabs->slab_bytes;
-	struct counted_slab *slab = is_own ? NULL : slabs->classes[class].open;
+	struct counted_slab *slab = is_own ? NULL : find_open(slabs, class);
 
 	if (!slab) {
 		slab = make_slab(slabs, class, bytes, is_own ? bytes : slabs->classes[class].block_bytes);
@@ -301,41 +383,46 @@ void *counted_alloc(struct region_slabs *slabs, uint32_t class, size_t size)
 			return NULL;
 		insert(slabs, slab);
 	}
-	return pop_block(slabs, slab);
+	return slab->at.first_free ? counted_pop(slabs, slab) : take_fresh(slabs, slab);
 }
 
-/* A block has lost its last reference; its slab, if it is to be given back, goes into the list. */
-static void push_block(struct region_slabs *slabs, struct counted_slab *slab, struct counted *counted,
-                       struct counted_slab **gone)
+/* The last block of a slab has ended: it stays, is spare, or goes into the list. */
+static void emptied(struct region_slabs *slabs, struct counted_slab *slab, struct counted_slab **gone)
 {
-	counted->next_free = slab->first_free;
-	slab->first_free = (uint32_t)(counted - slab->blocks) + 1;
-	slabs->stats.pushed_free++;
-	slabs->stats.blocks_in_use--;
-	if (slab->in_use-- == slab->block_count && slab->class < slabs->class_count)
-		class_add(slabs, slab);
-	bool is_only = slab->class < slabs->class_count && !slab->next && !slab->prev;
-	if (slab->in_use > 0 || is_only)
+	if (slab->at.is_open && !slab->next && !slab->prev)
 		return;
+	if (slab->at.is_open)
+		class_remove(slabs, slab);
+	if (slab->class < slabs->class_count && slabs->spare_count < slabs->spare_most) {
+		slab->next = slabs->spare;
+		slabs->spare = slab;
+		slabs->spare_count++;
+		return;
+	}
 	slabs->stats.slab_frees++;
 	take_out(slabs, slab);
 	slab->next = *gone;
 	*gone = slab;
 }
 
-/* Takes a reference off, and off what a block that ends is chained to. Has the first one ended? */
-bool counted_unref(struct region_slabs *slabs, struct counted_slab *slab, struct counted *counted,
-                  struct counted_slab **gone)
+bool counted_unref(struct region_slabs *slabs, struct counted_slab *slab, struct region_counted_ *counted,
+                   struct counted_slab **gone)
 {
 	bool has_ended = counted->refs == 1;
 
 	while (counted) {
-		slabs->stats.dec_refs++;
-		if (--counted->refs > 0)
+		if (counted->refs > 1) {
+			counted->refs--;
+			slabs->head.dec_refs++;
 			break;
-		slabs->stats.dec_ref_zeroes++;
+		}
 		void *next = counted->next;
-		push_block(slabs, slab, counted, gone);
+		counted->next = NULL;
+		region_slab_end_(slabs, &slab->at, counted);
+		if (!slab->at.is_open && slab->class < slabs->class_count)
+			class_add(slabs, slab);
+		if (slab->at.in_use == 0)
+			emptied(slabs, slab, gone);
 		counted = next ? counted_find(slabs, next, &slab) : NULL;
 	}
 	return has_ended;

@@ -261,7 +261,7 @@ void extent_free_strays(struct region_object *shared)
 	}
 }
 
-/* A buffer with room, which the list doesn't have any more, or not yet. NULL: over the limit, or no memory. */
+/* A buffer with room, which isn't in the list any more, or not yet. NULL: over the limit, or no memory. */
 static struct span *find_buffer(struct region_object *region, struct span **empty, size_t bytes)
 {
 	struct span *span = take_empty(empty, bytes);

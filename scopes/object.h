@@ -7,11 +7,11 @@
  * code that only knows malloc and free finds what it finds in any scope. Both halves have one lifetime,
  * one limit and one name.
  *
- * The bare half: one list of buffers, those with blocks in them first, up to the newest; behind it those that
- * a reset or rewinding has emptied. The header bumps in one extent, from cursor to limit. Other free extents, the *gaps*, are kept
- * aside, a few of them: a long block that doesn't fit is served from a gap, and the shorter ones go on in
- * the extent; the rest of a buffer serves somebody still. So finding room costs the same however many
- * buffers are full.
+ * The bare half: one list of buffers, those with blocks in them first, up to the newest; behind it those
+ * that a reset or rewinding has emptied. The header bumps in one extent, from cursor to limit. Other free
+ * extents, the *gaps*, are kept aside, a few of them: a long block that doesn't fit is served from a gap,
+ * and the shorter ones go on in the extent; the rest of a buffer serves somebody still. So finding room
+ * costs the same however many buffers are full.
  *
  * The length is the cursor's distance from `origin`, which moves when the cursor leaps.
  *

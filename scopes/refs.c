@@ -16,6 +16,10 @@
 #define GROWTH_DEFAULT 1.25
 #define GROWTH_LEAST 1.01
 
+/* Spare slabs: so many bytes, but two at least, and no more than that. */
+#define SPARE_BYTES ((size_t)1 << 20)
+#define SPARE_MOST 16
+
 static void *heap_backing_alloc(size_t bytes, void *unused)
 {
 	(void)unused;
@@ -37,13 +41,13 @@ static uint32_t set_classes(struct size_class *classes, size_t block_size, size_
 
 	for (size_t bytes = block_size; bytes < slab_bytes; count++) {
 		if (classes)
-			classes[count] = (struct size_class){.block_bytes = bytes};
+			classes[count] = (struct size_class){COUNTED_NONE, bytes, 0};
 		double next = (double)bytes * growth;
 		size_t rounded = ((size_t)next + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
 		bytes = rounded > bytes ? rounded : bytes + GRANULE_BYTES;
 	}
 	if (classes)
-		classes[count] = (struct size_class){.block_bytes = slab_bytes};
+		classes[count] = (struct size_class){COUNTED_NONE, slab_bytes, 0};
 	return count + 1;
 }
 
@@ -60,27 +64,28 @@ static void set_direct(struct region_slabs *slabs)
 
 static struct region_slabs *make(uint32_t class_count)
 {
-	size_t bytes = sizeof(struct region_slabs) + class_count * sizeof(struct size_class);
-	struct region_slabs *slabs = scopes_start() ? heap_alloc(bytes) : NULL;
+	struct region_slabs *slabs = scopes_start() ? counted_take_record() : NULL;
 
 	if (!slabs)
 		return NULL;
-	memset(slabs, 0, bytes);
 	slabs->table_size = 64;
 	slabs->table = heap_alloc(slabs->table_size * sizeof(*slabs->table));
-	if (!slabs->table) {
-		heap_free(slabs, "region_slab_create");
+	struct size_class *classes = heap_alloc(class_count * sizeof(*classes));
+	if (!slabs->table || !classes) {
+		heap_free(slabs->table, "region_slab_create");
+		heap_free(classes, "region_slab_create");
+		counted_put_record(slabs);
 		return NULL;
 	}
 	memset(slabs->table, 0, slabs->table_size * sizeof(*slabs->table));
-	slabs->magic = COUNTED_MAGIC;
+	slabs->classes = classes;
 	slabs->class_count = class_count;
-	slabs->lock = counted_next_lock();
+	slabs->is_live = true;
 	return slabs;
 }
 
-region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double growth,
-                                   const struct region_slab_backing *backing)
+region_slabs_t *region_slab_create_for(unsigned version, size_t block_size, size_t slab_size, double growth,
+                                       const struct region_slab_backing *backing)
 {
 	static const struct region_slab_backing heap_backing = {heap_backing_alloc, heap_backing_free, NULL};
 
@@ -100,8 +105,11 @@ region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double g
 	set_direct(slabs);
 	/* Of the heap range there is a least, so that small slabs don't cost one each. */
 	slabs->slab_bytes = backing || slab_size > SLAB_BYTES_LEAST ? slab_size : SLAB_BYTES_LEAST;
-	slabs->part_shift = class_log2_floor(slabs->slab_bytes);
+	slabs->head.shift = class_log2_floor(slabs->slab_bytes);
+	slabs->has_near = version == REGION_SLABS_VERSION;
 	slabs->backing = backing ? *backing : heap_backing;
+	size_t spare = SPARE_BYTES / slabs->slab_bytes;
+	slabs->spare_most = spare < 2 ? 2 : spare < SPARE_MOST ? (uint32_t)spare : SPARE_MOST;
 	return slabs;
 }
 
@@ -110,7 +118,7 @@ region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double g
 /* Takes the lock of slabs that haven't ended. */
 static bool enter(struct region_slabs *slabs, const char *call)
 {
-	if (__builtin_expect(slabs->magic == COUNTED_MAGIC, 1)) {
+	if (__builtin_expect(slabs->is_live, 1)) {
 		counted_take(slabs);
 		return true;
 	}
@@ -119,8 +127,8 @@ static bool enter(struct region_slabs *slabs, const char *call)
 	return false;
 }
 
-static __attribute__((cold, noinline)) struct counted *misused(const struct counted_slab *slab, const void *p,
-                                                               const char *call)
+static __attribute__((cold, noinline)) struct region_counted_ *
+misused(const struct counted_slab *slab, const void *p, const char *call)
 {
 	if (slab)
 		report_misuse("%s(%p): the block has no references left", call, p);
@@ -131,10 +139,10 @@ static __attribute__((cold, noinline)) struct counted *misused(const struct coun
 }
 
 /* The block in use at p, with the lock held; NULL, and it is reported without. */
-static struct counted *enter_block(struct region_slabs *slabs, const void *p, struct counted_slab **slab,
-                                   const char *call)
+static struct region_counted_ *enter_block(struct region_slabs *slabs, const void *p,
+                                           struct counted_slab **slab, const char *call)
 {
-	struct counted *counted;
+	struct region_counted_ *counted;
 
 	if (!enter(slabs, call))
 		return NULL;
@@ -151,7 +159,7 @@ void region_slab_destroy(region_slabs_t *slabs)
 
 	if (!slabs || !enter(slabs, "region_slab_destroy"))
 		return;
-	slabs->magic = 0;
+	slabs->is_live = false;
 	for (uint32_t i = 0; i < slabs->place_count; i++)
 		if (slabs->places[i].slab) {
 			slabs->places[i].slab->next = gone;
@@ -161,7 +169,8 @@ void region_slab_destroy(region_slabs_t *slabs)
 	counted_give_back(slabs, gone);
 	heap_free(slabs->places, "region_slab_destroy");
 	heap_free(slabs->table, "region_slab_destroy");
-	heap_free(slabs, "region_slab_destroy");
+	heap_free(slabs->classes, "region_slab_destroy");
+	counted_put_record(slabs);
 }
 
 /* Blocks. */
@@ -182,39 +191,68 @@ static uint32_t class_for(const struct region_slabs *slabs, size_t size)
 	return lo;
 }
 
-void *region_slab_alloc(region_slabs_t *slabs, size_t size)
+static __attribute__((noinline)) void *alloc_slow(struct region_slabs *slabs, size_t size)
 {
 	void *p = NULL;
 
 	if (!enter(slabs, "region_slab_alloc"))
 		return NULL;
 	uint32_t class = class_for(slabs, size);
-	slabs->stats.allocs++;
 	slabs->stats.too_big += class == slabs->class_count;
 	if (size <= PTRDIFF_MAX)
 		p = counted_alloc(slabs, class, size);
+	slabs->allocs += !p;
+	slabs->fails += !p;
 	counted_give_up(slabs);
 	if (!p)
 		errno = ENOMEM;
 	return p;
 }
 
-void region_slab_add_ref(region_slabs_t *slabs, void *block)
+void *region_slab_alloc(region_slabs_t *slabs, size_t size)
+{
+	if (__libc_single_threaded && size <= COUNTED_DIRECT_GRANULES << GRANULE_SHIFT) {
+		unsigned class = slabs->direct[(size + GRANULE_BYTES - 1) >> GRANULE_SHIFT];
+		struct counted_slab *slab = slabs->classes[class].open;
+		if (__builtin_expect(slab->at.first_free != 0, 1))
+			return counted_pop(slabs, slab);
+	}
+	return alloc_slow(slabs, size);
+}
+
+static __attribute__((cold, noinline)) void too_many(const void *block, const char *call)
+{
+	report_misuse("%s(%p): the block has %u references, and can't have more", call, block, UINT32_MAX);
+	errno = EINVAL;
+}
+
+/* False: it has as many as can be counted. */
+static bool add_ref(struct region_slabs *slabs, struct region_counted_ *counted)
+{
+	if (counted->refs == UINT32_MAX)
+		return false;
+	counted->refs++;
+	slabs->head.add_refs++;
+	return true;
+}
+
+void region_slab_add_ref_slow(region_slabs_t *slabs, void *block)
 {
 	struct counted_slab *slab;
-	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_add_ref");
+	struct region_counted_ *counted = enter_block(slabs, block, &slab, "region_slab_add_ref");
 
 	if (!counted)
 		return;
-	counted->refs++;
-	slabs->stats.add_refs++;
+	bool is_counted = add_ref(slabs, counted);
 	counted_give_up(slabs);
+	if (!is_counted)
+		too_many(block, "region_slab_add_ref");
 }
 
-int region_slab_dec_ref(region_slabs_t *slabs, void *block)
+int region_slab_dec_ref_slow(region_slabs_t *slabs, void *block)
 {
 	struct counted_slab *slab, *gone = NULL;
-	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_dec_ref");
+	struct region_counted_ *counted = enter_block(slabs, block, &slab, "region_slab_dec_ref");
 
 	if (!counted)
 		return 0;
@@ -249,7 +287,7 @@ size_t region_slab_size(region_slabs_t *slabs, const void *block)
 unsigned region_slab_refs(region_slabs_t *slabs, const void *block)
 {
 	struct counted_slab *slab;
-	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_refs");
+	struct region_counted_ *counted = enter_block(slabs, block, &slab, "region_slab_refs");
 
 	if (!counted)
 		return 0;
@@ -263,7 +301,8 @@ unsigned region_slab_refs(region_slabs_t *slabs, const void *block)
 void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
 {
 	struct counted_slab *slab, *next_slab, *gone = NULL;
-	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_set_next"), *behind = NULL;
+	struct region_counted_ *behind = NULL;
+	struct region_counted_ *counted = enter_block(slabs, block, &slab, "region_slab_set_next");
 
 	if (!counted)
 		return;
@@ -272,11 +311,12 @@ void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
 		misused(next_slab, next, "region_slab_set_next");
 		return;
 	}
-	slabs->stats.set_nexts++;
-	if (behind) {
-		behind->refs++;
-		slabs->stats.add_refs++;
+	if (behind && !add_ref(slabs, behind)) {
+		counted_give_up(slabs);
+		too_many(next, "region_slab_set_next");
+		return;
 	}
+	slabs->stats.set_nexts++;
 	void *old = counted->next;
 	counted->next = next;
 	if (old && (behind = counted_find(slabs, old, &slab)))
@@ -288,18 +328,21 @@ void region_slab_set_next(region_slabs_t *slabs, void *block, void *next)
 void *region_slab_get_next(region_slabs_t *slabs, void *block)
 {
 	struct counted_slab *slab;
-	struct counted *counted = enter_block(slabs, block, &slab, "region_slab_get_next");
+	struct region_counted_ *behind = NULL;
+	struct region_counted_ *counted = enter_block(slabs, block, &slab, "region_slab_get_next");
 
 	if (!counted)
 		return NULL;
 	void *next = counted->next;
-	slabs->stats.get_nexts++;
-	if (next && (counted = counted_find(slabs, next, &slab))) {
-		counted->refs++;
-		slabs->stats.add_refs++;
-	}
+	if (next)
+		behind = counted_find(slabs, next, &slab);
+	bool is_counted = !behind || add_ref(slabs, behind);
+	slabs->stats.get_nexts += is_counted;
 	counted_give_up(slabs);
-	return next;
+	if (is_counted)
+		return next;
+	too_many(next, "region_slab_get_next");
+	return NULL;
 }
 
 /* Locations. */
@@ -351,5 +394,11 @@ void region_slab_stats_read(region_slabs_t *slabs, struct region_slab_stats *sta
 	if (!enter(slabs, "region_slab_stats_read"))
 		return;
 	*stats = slabs->stats;
+	stats->allocs = slabs->allocs;
+	stats->add_refs = slabs->head.add_refs;
+	stats->dec_refs = slabs->head.dec_refs;
+	stats->dec_ref_zeroes = stats->pushed_free = slabs->head.ends;
+	stats->popped_free = slabs->allocs - slabs->fails - slabs->fresh;
+	stats->blocks_in_use = slabs->allocs - slabs->fails - slabs->head.ends;
 	counted_give_up(slabs);
 }

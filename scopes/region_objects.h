@@ -34,6 +34,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__has_include)
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define REGION_HAS_SINGLE_THREADED_ 1
+#endif
+#endif
+
 #include "region.h"
 
 #ifdef __cplusplus
@@ -370,8 +377,8 @@ REGION_API FILE *region_text_open(struct region_text *text, const char *mode);
 /*
  * Slabs: blocks with a count of references, from slabs cut into blocks of one size each (go-slab). Sizes go
  * from block_size up, each `growth` times the last, to slab_size; larger blocks have a slab of their own.
- * A slab without blocks in use is given back, but for one a size. Any thread may call anything at any
- * time but destroy. Functions that take a block take any pointer into it.
+ * A slab without blocks in use is given back, but for one a size and a few more. Any thread may call anything
+ * at any time but destroy. Functions that take a block take any pointer into it.
  *
  * backing: where slabs come from. alloc() may return NULL; its memory is aligned to 16. NULL: the heap range,
  * where slabs have 64 KiB at least, though blocks above slab_size have their own all the same.
@@ -384,9 +391,72 @@ struct region_slab_backing {
 
 typedef struct region_slabs region_slabs_t;
 
+__extension__ typedef unsigned __int128 region_wide_;
+
+/*
+ * The inlined half of slabs, the first words of a region_slabs_t. Version 1 of the layout: the slab that an
+ * address lies in, if it was met lately, is near[address >> shift, modulo their number]; else that is
+ * another slab, or one without blocks. The number of the block in it is the upper half of the product of
+ * its distance from memory and reciprocal. Only while the process has one thread: with more, each call
+ * takes a lock. A library that doesn't know the program's version leaves `near` as it is at first, and
+ * everything is a call.
+ */
+#define REGION_SLABS_VERSION 1u
+#define REGION_SLABS_NEAR_ 64
+
+struct region_counted_ {
+	uint32_t refs;      /* 0: free */
+	uint32_t next_free; /* its number plus 1; 0: none */
+	void *next;         /* of its chain */
+};
+
+struct region_slab_ {
+	char *memory;
+	size_t used_bytes;  /* of blocks that are or were in use */
+	uint64_t reciprocal;
+	struct region_counted_ *blocks;
+	uint32_t first_free; /* number plus 1; 0: none */
+	uint32_t in_use;
+	int is_open;         /* its class knows that it has free blocks */
+};
+
+struct region_slabs_ {
+	uint64_t add_refs, dec_refs, ends; /* statistics; ends: references that were the last */
+	unsigned shift;
+	struct region_slab_ *near[REGION_SLABS_NEAR_];
+};
+
+static inline struct region_slab_ *region_slab_near_(const region_slabs_t *slabs, const void *p)
+{
+	const struct region_slabs_ *head = (const struct region_slabs_ *)slabs;
+
+	return head->near[((uintptr_t)p >> head->shift) % REGION_SLABS_NEAR_];
+}
+
+/* Of the block at p; NULL: the call has to find it. */
+static inline struct region_counted_ *region_counted_at_(const region_slabs_t *slabs, const void *p)
+{
+#ifdef REGION_HAS_SINGLE_THREADED_
+	const struct region_slab_ *slab = region_slab_near_(slabs, p);
+	size_t offset = (size_t)((uintptr_t)p - (uintptr_t)slab->memory);
+
+	if (__builtin_expect(__libc_single_threaded && offset < slab->used_bytes, 1))
+		return &slab->blocks[(size_t)((region_wide_)offset * slab->reciprocal >> 64)];
+#else
+	(void)slabs, (void)p;
+#endif
+	return NULL;
+}
+
 /* 0 takes the default: blocks from 64 bytes, slabs of 1 MiB, growth 1.25. NULL, errno EINVAL or ENOMEM. */
-REGION_API region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double growth,
-                                              const struct region_slab_backing *backing);
+REGION_API region_slabs_t *region_slab_create_for(unsigned version, size_t block_size, size_t slab_size,
+                                                  double growth, const struct region_slab_backing *backing);
+
+static inline region_slabs_t *region_slab_create(size_t block_size, size_t slab_size, double growth,
+                                                 const struct region_slab_backing *backing)
+{
+	return region_slab_create_for(REGION_SLABS_VERSION, block_size, slab_size, growth, backing);
+}
 
 /* Gives all slabs back, whatever is in use. */
 REGION_API void region_slab_destroy(region_slabs_t *slabs);
@@ -394,11 +464,51 @@ REGION_API void region_slab_destroy(region_slabs_t *slabs);
 /* A block with one reference. */
 REGION_API void *region_slab_alloc(region_slabs_t *slabs, size_t size);
 
-/* One reference more. */
-REGION_API void region_slab_add_ref(region_slabs_t *slabs, void *block);
+/* One reference more; four thousand million are too many, and a misuse. */
+REGION_API void region_slab_add_ref_slow(region_slabs_t *slabs, void *block);
+
+static inline void region_slab_add_ref(region_slabs_t *slabs, void *block)
+{
+	struct region_counted_ *counted = region_counted_at_(slabs, block);
+
+	if (__builtin_expect(!counted || counted->refs - 1 >= UINT32_MAX - 1, 0)) {
+		region_slab_add_ref_slow(slabs, block);
+		return;
+	}
+	counted->refs++;
+	((struct region_slabs_ *)slabs)->add_refs++;
+}
 
 /* One reference less; with the last the block ends, and what it is chained to loses one. 1 if it has. */
-REGION_API int region_slab_dec_ref(region_slabs_t *slabs, void *block);
+REGION_API int region_slab_dec_ref_slow(region_slabs_t *slabs, void *block);
+
+/* The last one of a block without a chain, in an open slab with others in use: it is free then. */
+static inline int region_slab_end_(region_slabs_t *slabs, struct region_slab_ *slab,
+                                   struct region_counted_ *counted)
+{
+	counted->refs = 0;
+	counted->next_free = slab->first_free;
+	slab->first_free = (uint32_t)(counted - slab->blocks) + 1;
+	slab->in_use--;
+	((struct region_slabs_ *)slabs)->dec_refs++;
+	((struct region_slabs_ *)slabs)->ends++;
+	return 1;
+}
+
+static inline int region_slab_dec_ref(region_slabs_t *slabs, void *block)
+{
+	struct region_counted_ *counted = region_counted_at_(slabs, block);
+	struct region_slab_ *slab = region_slab_near_(slabs, block);
+
+	if (counted && counted->refs > 1) {
+		counted->refs--;
+		((struct region_slabs_ *)slabs)->dec_refs++;
+		return 0;
+	}
+	if (counted && counted->refs == 1 && !counted->next && slab->in_use > 1 && slab->is_open)
+		return region_slab_end_(slabs, slab, counted);
+	return region_slab_dec_ref_slow(slabs, block);
+}
 
 /* 1 if p points into a block in use, else 0. Any p will do. Bytes of the block at p. References to it. */
 REGION_API int region_slab_owns(region_slabs_t *slabs, const void *p);

@@ -154,17 +154,17 @@ WRAPPED(void, region_pool_stats_read, region_pool_t *pool, struct region_pool_st
 
 /* --- slabs --- */
 
-WRAPPED(void, region_slab_add_ref, region_slabs_t *slabs, void *block)
+WRAPPED(void, region_slab_add_ref_slow, region_slabs_t *slabs, void *block)
 {
 	if (!fault_is("reference-lost") || !some_times())
-		__real_region_slab_add_ref(slabs, block);
+		__real_region_slab_add_ref_slow(slabs, block);
 }
 
-WRAPPED(int, region_slab_dec_ref, region_slabs_t *slabs, void *block)
+WRAPPED(int, region_slab_dec_ref_slow, region_slabs_t *slabs, void *block)
 {
 	if (fault_is("ends-early") && region_slab_refs(slabs, block) > 1)
-		__real_region_slab_dec_ref(slabs, block);
-	return __real_region_slab_dec_ref(slabs, block);
+		__real_region_slab_dec_ref_slow(slabs, block);
+	return __real_region_slab_dec_ref_slow(slabs, block);
 }
 
 WRAPPED(void, region_slab_set_next, region_slabs_t *slabs, void *block, void *next)

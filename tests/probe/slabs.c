@@ -216,7 +216,7 @@ static void locations_lead_back(void)
 
 static void locations_of_slabs_given_back_lead_nowhere(void)
 {
-	enum { COUNT = 2000 };
+	enum { COUNT = 8000 };
 	region_slabs_t *slabs = slabs_of(64, 4096, 2);
 	static void *blocks[COUNT];
 	static struct region_slab_loc locs[COUNT];
@@ -326,8 +326,24 @@ static void memory_moves_between_sizes(void)
 			region_slab_dec_ref(slabs, blocks[i]);
 	}
 	CHECK(most < 2 * MIB, "no round takes more than a few times its 400000 bytes: %lu", (long)most);
-	CHECK(stats_of(slabs).slab_bytes <= 8 * 65536, "one slab a size is kept: %lu",
+	CHECK(stats_of(slabs).slab_bytes <= (8 + 16) * 65536, "one slab a size is kept, and a few: %lu",
 	      (long)stats_of(slabs).slab_bytes);
+	region_slab_destroy(slabs);
+}
+
+/* A slab that was full has a free block again: it serves before a new slab does. */
+static void a_block_of_a_full_slab_serves_again(void)
+{
+	enum { COUNT = 65536 / 64 };
+	region_slabs_t *slabs = slabs_of(64, 65536, 2);
+	static void *blocks[2 * COUNT];
+	for (int i = 0; i < 2 * COUNT - 1; i++)
+		blocks[i] = slab_block(slabs, 64, 1);
+	CHECK(stats_of(slabs).slabs == 2, "two slabs: %lu", (long)stats_of(slabs).slabs);
+	region_slab_dec_ref(slabs, blocks[5]);
+	void *p = slab_block(slabs, 64, 1), *q = slab_block(slabs, 64, 1);
+	CHECK(p == blocks[5] || q == blocks[5], "what was free is taken");
+	CHECK(stats_of(slabs).slabs == 2, "still two: %lu", (long)stats_of(slabs).slabs);
 	region_slab_destroy(slabs);
 }
 
@@ -450,6 +466,7 @@ const struct probe_case probe_cases[] = {
 	CASE(slabs_come_from_the_program_s_backing),
 	CASE(a_backing_that_has_no_more_is_enomem),
 	CASE(memory_moves_between_sizes),
+	CASE(a_block_of_a_full_slab_serves_again),
 	CASE(slabs_come_and_go_without_a_trace),
 	CASE(bad_shapes_are_einval),
 	CASE(statistics_tell_what_was_done),
