@@ -57,9 +57,10 @@ void scopes_before_longjmp(uintptr_t sp)
 {
 	struct scope *scope = scope_top(heap_self());
 
-	/* A target on another stack leaves no frame of this one; a jump from another stack may. */
-	if (!scope || scope == &scope->thread->base)
+	/* A handler may be jumping while a site is being entered or left, and no scope is open. */
+	if (!scope || (scope == &scope->thread->base && !scope->thread->has_slots))
 		return;
+	/* A target on another stack leaves no frame of this one; a jump from another stack may. */
 	if (scope_is_own_stack(scope->thread, sp))
 		slot_before_longjmp(scope->thread, sp);
 	scope_close_abandoned(scope->thread, sp, true);

@@ -153,6 +153,7 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 		scope->region.limit = span_end(scope->region.buffers);
 	}
 	scope->inline_granules = 0;
+	scope->must_close = false;
 	scope_pop(thread->heap, scope);
 }
 

@@ -95,7 +95,8 @@ struct thread {
 	struct slot *open_slot;   /* of sites (slot.h): the innermost call that is a scope */
 	struct slot *ready_slot;  /* for the next call that may be one without more ado, or NULL */
 	struct slot *free_slots;
-	bool has_slots;           /* there has been a ready one */
+	struct scope *moving;     /* empty, and just being made the top one, or the one around it */
+	bool has_slots;           /* open, ready or free */
 	bool is_in_gate;          /* between a site's function and its caller, for longer than a moment */
 	struct lane_place lanes[THREAD_LANES];
 	struct scope base;

@@ -19,7 +19,6 @@ static inline __attribute__((always_inline)) void scope_push(struct heap *heap, 
 	outer->region.cursor = heap->cursor;
 	outer->region.limit = heap->limit;
 	scope->frame = frame;
-	scope->must_close = false;
 	heap->upper_top = scope;
 	heap->cursor = scope->region.extent;
 	heap->limit = scope->region.limit;
@@ -125,19 +124,20 @@ region_close_by(struct thread *thread, struct region *region, granule_counter *c
 	return true;
 }
 
-/*
- * Ends the top scope, which has counted what it has to, if it has left nothing behind. False: it isn't the
- * top one, or there is more to do.
- */
+/* Is it the top scope, and has it left nothing behind? It has counted what it has to. */
+static inline __attribute__((always_inline)) bool scope_is_empty_top(const struct scope *scope)
+{
+	const struct heap *heap = scope->thread->heap;
+
+	return scope_top(heap) == scope && heap->cursor == scope->region.extent && !scope->must_close;
+}
+
+/* Ends the scope if it is like that. */
 static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope *scope)
 {
-	struct heap *heap = scope->thread->heap;
-
-	if (__builtin_expect(scope_top(heap) != scope || heap->cursor != scope->region.extent ||
-	                         scope->must_close,
-	                     0))
+	if (__builtin_expect(!scope_is_empty_top(scope), 0))
 		return false;
-	scope_pop(heap, scope);
+	scope_pop(scope->thread->heap, scope);
 	return true;
 }
 

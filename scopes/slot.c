@@ -9,9 +9,10 @@
 
 #include <cpuid.h>
 
+#include "scope_fast.h"
 #include "scopes.h"
 
-struct slots slots = {.none = {.cfa = UINTPTR_MAX}};
+struct slots slots = {.none = {.cfa = UINTPTR_MAX, .lone_number = SLOT_NOT_LONE}};
 
 /* The processor. */
 
@@ -73,19 +74,48 @@ static bool take_slot(struct thread *thread)
 	lock_release(&slots.lock);
 	if (!slot)
 		return false;
+	slot->owner = thread;
 	slot->next = thread->free_slots;
 	thread->free_slots = slot;
+	thread->has_slots = true;
 	return true;
 }
 
-static void give_back(struct slot *first, const struct slot *end)
+/* All slots that there have been so far are from here to slot_records[slots.next]. */
+static struct slot *first_slot(void)
 {
-	while (first != end) {
-		struct slot *next = first->next;
-		first->next = slots.free;
-		slots.free = first;
-		first = next;
+	return &slot_records[slots.end - SLOT_POOL_COUNT];
+}
+
+static void give_back(struct slot *slot)
+{
+	slot->owner = NULL;
+	slot->next = slots.free;
+	slots.free = slot;
+}
+
+static bool is_in_list(const struct slot *first, const struct slot *slot)
+{
+	while (first != slot && first != &slots.none)
+		first = first->next;
+	return first == slot;
+}
+
+/*
+ * Where a handler has jumped out of the gate, a slot may be neither open nor ready nor free: what the thread
+ * has and isn't open is free.
+ */
+static void find_free_slots(struct thread *thread)
+{
+	thread->free_slots = NULL;
+	lock_acquire(&slots.lock);
+	for (struct slot *slot = first_slot(); slot < &slot_records[slots.next]; slot++) {
+		if (slot->owner != thread || is_in_list(thread->open_slot, slot))
+			continue;
+		slot->next = thread->free_slots;
+		thread->free_slots = slot;
 	}
+	lock_release(&slots.lock);
 }
 
 /* The gate. */
@@ -111,8 +141,8 @@ static void open_gate(struct thread *thread)
 	if (thread->open_slot == &slots.none && slot) {
 		thread->free_slots = slot->next;
 		slot->next = &slots.none;
+		slot->lone_number = slot_number(slot);
 		thread->ready_slot = slot;
-		thread->has_slots = true;
 	}
 	thread->is_in_gate = false;
 }
@@ -202,6 +232,8 @@ static bool open_slot(struct thread *thread, struct site_entry *site, struct slo
 		.next = thread->open_slot,
 		.scope = scope,
 		.code = slot->code,
+		.owner = thread,
+		.lone_number = SLOT_NOT_LONE,
 	};
 	thread->open_slot = slot;
 	arrival->go_on = slot->code;
@@ -277,16 +309,28 @@ int slot_personality(int version, int actions, uint64_t class, void *exception, 
 	return CONTINUE_UNWIND;
 }
 
+/* A scope that the gate was entering or leaving when a handler interrupted it. */
+static void take_off(struct thread *thread)
+{
+	if (!thread->moving)
+		return;
+	thread->moving->serial = 0;
+	scope_pop(thread->heap, thread->moving);
+	thread->moving = NULL;
+}
+
 void slot_before_longjmp(struct thread *thread, uintptr_t sp)
 {
-	/* A handler may be jumping out of the gate: then it mustn't stay closed, nor without a slot. */
-	bool was_in_gate = thread->is_in_gate;
+	/* A handler may be jumping out of the gate: then it mustn't stay closed. */
+	bool was_in_gate =
+		thread->is_in_gate ||
+		(thread->has_slots && !thread->ready_slot && thread->open_slot == &slots.none);
 
 	close_gate(thread);
+	take_off(thread);
 	close_below(thread, sp, true);
-	if (!was_in_gate && thread->has_slots && thread->open_slot == &slots.none &&
-	    !thread->free_slots)
-		take_slot(thread);
+	if (was_in_gate)
+		find_free_slots(thread);
 	open_gate(thread);
 }
 
@@ -301,10 +345,13 @@ __attribute__((cold)) void slot_thread_begins(struct thread *thread)
 void slot_thread_ends(struct thread *thread)
 {
 	close_gate(thread);
-	lock_acquire(&slots.lock);
-	give_back(thread->open_slot, &slots.none);
-	give_back(thread->free_slots, NULL);
-	lock_release(&slots.lock);
+	if (thread->has_slots) {
+		lock_acquire(&slots.lock);
+		for (struct slot *slot = first_slot(); slot < &slot_records[slots.next]; slot++)
+			if (slot->owner == thread)
+				give_back(slot);
+		lock_release(&slots.lock);
+	}
 	thread->open_slot = &slots.none;
 	thread->free_slots = NULL;
 }
@@ -319,32 +366,16 @@ void slot_after_fork_in_parent(void)
 	lock_after_fork_in_parent(&slots.lock);
 }
 
-static void mark(struct slot *first, bool is_owned)
-{
-	for (; first && first != &slots.none; first = first->next)
-		first->is_owned = is_owned;
-}
-
-static void mark_all(const struct thread *thread, bool is_owned)
-{
-	mark(thread->open_slot, is_owned);
-	mark(thread->ready_slot, is_owned);
-	mark(thread->free_slots, is_owned);
-}
-
 /* The slots of threads that there aren't in the child are free. */
 void slot_after_fork_in_child(void)
 {
 	struct thread *thread = scope_thread(heap_self());
 
 	lock_after_fork_in_child(&slots.lock);
-	if (!thread || slots.end == 0)
+	if (slots.end == 0)
 		return;
-	struct slot *first = &slot_records[slots.end - SLOT_POOL_COUNT], *end = &slot_records[slots.next];
-	mark_all(thread, true);
 	slots.free = NULL;
-	for (struct slot *slot = first; slot < end; slot++)
-		if (!slot->is_owned)
-			give_back(slot, slot->next);
-	mark_all(thread, false);
+	for (struct slot *slot = first_slot(); slot < &slot_records[slots.next]; slot++)
+		if (!thread || slot->owner != thread)
+			give_back(slot);
 }

@@ -1,22 +1,24 @@
 /*
  * slot.h: the calls of sites that are scopes, each with a slot. Private to scopes/.
  *
- * A site's function, when it is called, arrives at slot_entry (slot_x86_64.S). If the call becomes a
+ * A site's function, when it is called, arrives at slot_entry. If the call becomes a
  * scope, it gets a slot: a few instructions of code from which the function is called, so that it returns
  * there, and a record that remembers where it is to return to after that.
  *
- *     slot_gate.c     what runs on each call, if it is as simple as it mostly is: general registers only
- *     slot.c          the rest: the pool, first calls, frames that have been abandoned, unwinding, fork
- *     slot_x86_64.S   the code of the slots
+ *     slot_fast_x86_64.c   what runs on each call, if it is as simple as it mostly is
+ *     slot_gate.c          what is still simple enough for general registers only
+ *     slot.c               the rest: the pool, first calls, frames that have been abandoned, unwinding, fork
+ *     slot_x86_64.S        the code of the slots
  *
  * A thread's open slots are a list, innermost first, whose frames (CFA: the stack pointer before the call
  * pushed the return address) rise. A slot is open for as long as the frame of its function is there, even
  * if its scope has ended: its record holds the address that the function is to return to. It is taken
  * back when the function returns, or once something is met that shows that its frame is gone.
  *
- * The gate: while `is_in_gate` is set, the thread is in here. A signal handler that interrupts it, and
- * what is called from in here, run functions of sites as plain calls. A thread with nothing open has a
- * slot ready for its next call; that it hasn't, although it has had one, means the same for a moment.
+ * The gate: while `is_in_gate` is set, the thread is in here. A signal handler that interrupts it, and what
+ * is called from in here, run functions of sites as plain calls. A thread with nothing open has a slot
+ * ready for its next call; that it hasn't, although it has slots, means the same for a moment. Should the
+ * handler not return, slot_before_longjmp() clears up.
  *
  * A scope that a slot has opened has the slot's address as its serial number, until it ends.
  *
@@ -56,9 +58,11 @@ struct slot {
 	struct slot *next;   /* the next open slot outwards, or the next free one */
 	struct scope *scope; /* NULL: it has ended, in a way that nobody returns from */
 	void *code;
-	uint64_t is_owned; /* for a moment: by a thread that there is */
-	uint64_t unused;
+	struct thread *owner; /* the thread that has it, open or not; NULL: it is in the pool */
+	uint64_t lone_number; /* its number if no slot and no scope is open further out, else SLOT_NOT_LONE */
 };
+
+#define SLOT_NOT_LONE UINT64_MAX
 
 static_assert(sizeof(struct slot) == SLOT_RECORD_BYTES, "the slots' code counts in these");
 static_assert(offsetof(struct slot, target) == SLOT_TARGET, "the slots' code reads it");
@@ -94,11 +98,14 @@ extern struct slot_xsave {
 	uint32_t area_bytes;
 	uint32_t mask;
 } slot_xsave __attribute__((visibility("hidden")));
-void slot_entry(void);
-void slot_entry_special(void); /* for sites that are */
 
 /* Calls fn(arg), keeping every register. */
 void slot_with_vectors_saved(void (*fn)(void *), void *arg) SLOT_KEEPS_REGISTERS;
+
+/* In slot_fast_x86_64.c, for code to jump to; none is a function that could be called. */
+void slot_entry(void) __attribute__((visibility("hidden")));
+void slot_entry_special(void) __attribute__((visibility("hidden"))); /* for sites that are */
+void slot_exit(void) __attribute__((visibility("hidden")));
 
 extern struct slots {
 	struct slot none;      /* the end of every list of open slots: a frame that is never gone */
@@ -109,6 +116,11 @@ extern struct slots {
 	uint64_t failures;  /* calls that were no scopes because there was no slot */
 	struct lock lock;   /* guards the above; last in the order of locks */
 } slots __attribute__((visibility("hidden")));
+
+static inline uint64_t slot_number(const struct slot *slot)
+{
+	return (uint64_t)(slot - slot_records);
+}
 
 /* Makes the slots ready, before the first site is. False: this processor can't. */
 bool slot_start(bool has_llvm_unwinder);

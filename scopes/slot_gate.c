@@ -70,6 +70,31 @@ static GATE void harvest(const struct scope *scope)
 	region_harvest(scope->thread->heap, &scope->region);
 }
 
+/*
+ * Around changes of which scope is the top one: should a handler that interrupts them jump away, the scope,
+ * which is empty, is taken off.
+ */
+static inline void begin_move(struct thread *thread, struct scope *scope)
+{
+	signal_fence();
+	thread->moving = scope;
+	signal_fence();
+}
+
+static inline void end_move(struct thread *thread)
+{
+	signal_fence();
+	thread->moving = NULL;
+	signal_fence();
+}
+
+/* What scope_push() does first: what is taken off must find it. */
+static inline void save_outer(const struct heap *heap, struct scope *outer)
+{
+	outer->region.cursor = heap->cursor;
+	outer->region.limit = heap->limit;
+}
+
 /* Opens a scope and the slot for it, both of which are ready. */
 static inline __attribute__((always_inline)) void open_slot(struct slot *slot, struct scope *scope,
                                                             struct slot_arrival *arrival,
@@ -81,13 +106,16 @@ static inline __attribute__((always_inline)) void open_slot(struct slot *slot, s
 	slot->return_address = arrival->return_address;
 	slot->cfa = (uintptr_t)(arrival + 1);
 	slot->scope = scope;
+	slot->lone_number = SLOT_NOT_LONE;
 	arrival->go_on = slot->code;
 	arrival->is_scope = true;
 	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
 		harvest(scope->outer);
-	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
-	scope->is_call = false;
 	scope->serial = (uintptr_t)slot;
+	save_outer(thread->heap, scope->outer);
+	begin_move(thread, scope);
+	scope_push(thread->heap, scope->outer, scope, (uintptr_t)(arrival + 1));
+	end_move(thread);
 	scope_count_entry(scope);
 	thread->open_slot = slot;
 }
@@ -273,21 +301,18 @@ static inline void erase_words(unsigned char *from, const unsigned char *end)
 		memcpy(from, &zero, sizeof(zero));
 }
 
-/* Where the scope's blocks are few, and all of them freed. */
-static GATE void leave_small(struct scope *scope, bool *is_left)
+/* Ends the region of a scope whose blocks are few, and all of them freed. */
+static GATE void close_small(struct scope *scope, bool *is_closed)
 {
 	struct thread *thread = scope->thread;
 	struct heap *heap = thread->heap;
 
-	*is_left = false;
+	*is_closed = false;
 	if (scope_top(heap) != scope || scope->must_close || !scope->region.buffers)
 		return;
 	size_t map_bytes = (size_t)(range_map_of(heap->cursor) - buffer_map(scope->region.buffers));
-	if (map_bytes > SMALL_MAP_BYTES || map_bytes < SMALL_MAP_LEAST ||
-	    !region_close_by(thread, &scope->region, count_words, erase_words, false))
-		return;
-	scope_pop(heap, scope);
-	*is_left = true;
+	if (map_bytes <= SMALL_MAP_BYTES && map_bytes >= SMALL_MAP_LEAST)
+		*is_closed = region_close_by(thread, &scope->region, count_words, erase_words, false);
 }
 
 static COLD_GATE void exit_slow(struct slot_departure *departure)
@@ -314,18 +339,22 @@ void slot_gate_exit(void)
 	signal_fence();
 	if (__builtin_expect(thread->heap->popped_blocks != 0, 0))
 		harvest(scope_top(thread->heap));
-	if (__builtin_expect(!scope_leave_fast(scope), 0)) {
-		bool is_left;
+	if (__builtin_expect(!scope_is_empty_top(scope), 0)) {
+		bool is_closed;
 
-		leave_small(scope, &is_left);
-		if (!is_left) {
+		close_small(scope, &is_closed);
+		if (!is_closed) {
 			exit_slow(departure);
 			return;
 		}
 	}
+	begin_move(thread, scope);
 	scope->serial = 0;
+	scope_pop(thread->heap, scope);
+	end_move(thread);
 	thread->open_slot = slot->next;
 	if (__builtin_expect(slot->next == &slots.none, 1)) {
+		slot->lone_number = departure->number;
 		thread->ready_slot = slot;
 	} else {
 		slot->next = thread->free_slots;

@@ -31,9 +31,9 @@
 #include "slot_layout.h"
 
 	.text
-	.hidden slot_records, slot_gate_enter, slot_gate_enter_special, slot_gate_exit, slot_personality
-	.globl slot_code, slot_code_end, slot_entry, slot_entry_special, slot_with_vectors_saved
-	.hidden slot_code, slot_code_end, slot_entry, slot_entry_special, slot_with_vectors_saved
+	.hidden slot_records, slot_exit, slot_personality
+	.globl slot_code, slot_code_end, slot_with_vectors_saved
+	.hidden slot_code, slot_code_end, slot_with_vectors_saved
 
 	.macro SLOT_POOL first, has_personality
 	.cfi_startproc
@@ -69,46 +69,6 @@ slot_code:
 	SLOT_POOL SLOT_POOL_COUNT, 0
 slot_code_end:
 	.size slot_code, . - slot_code
-
-/* Here rsp points to the site's address; the return address is above it. */
-	.macro SLOT_ENTRY name, gate
-	.type \name, @function
-\name:
-	.cfi_startproc
-	.cfi_def_cfa_offset 16
-	push $0
-	.cfi_adjust_cfa_offset 8
-	call \gate
-	cmpb $0, (%rsp)
-	je 1f
-	/* The word of the return address is the slot's to call into; what is below it is in the red zone. */
-	lea 24(%rsp), %rsp
-	.cfi_remember_state
-	.cfi_def_cfa_offset 0
-	jmp *-16(%rsp)
-1:
-	.cfi_restore_state
-	lea 16(%rsp), %rsp
-	.cfi_def_cfa_offset 8
-	jmp *-8(%rsp)
-	.cfi_endproc
-	.size \name, . - \name
-	.endm
-
-	SLOT_ENTRY slot_entry, slot_gate_enter
-	SLOT_ENTRY slot_entry_special, slot_gate_enter_special
-
-/* Here rsp points to the slot's number; the return address is above it. */
-	.type slot_exit, @function
-slot_exit:
-	.cfi_startproc
-	.cfi_def_cfa_offset 16
-	call slot_gate_exit
-	lea 8(%rsp), %rsp
-	.cfi_adjust_cfa_offset -8
-	ret
-	.cfi_endproc
-	.size slot_exit, . - slot_exit
 
 /*
  * void slot_with_vectors_saved(void (*fn)(void *), void *arg): calls fn(arg), compiled as any code, and keeps

@@ -42,6 +42,11 @@ void site_check(bool condition, const char *what)
 	_exit(1);
 }
 
+unsigned site_depth_or(unsigned plain)
+{
+	return site_is_hooked() ? region_depth() : plain;
+}
+
 void site_depth_is(unsigned depth, const char *where)
 {
 	char text[160];

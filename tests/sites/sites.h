@@ -66,6 +66,9 @@ extern const struct site_case site_cases[];
 /* Is this the hooked run? For what can't be said in the same words; nearly never needed. */
 bool site_is_hooked(void);
 
+/* How many scopes the thread is inside; when plain, what is given. */
+unsigned site_depth_or(unsigned plain);
+
 /* Fails the run unless the thread is inside that many scopes; nothing when plain. */
 void site_depth_is(unsigned depth, const char *where);
 
