@@ -71,6 +71,11 @@ struct span *buffer_make(struct heap *heap, unsigned size_log2, size_t count)
 	return span;
 }
 
+bool buffer_has_spare(const struct heap *heap, const struct span *span)
+{
+	return heap->spare[size_log2_of(span) - BUFFER_MIN_LOG2] != NULL;
+}
+
 void buffer_put(struct heap *heap, struct span *span)
 {
 	assert(!span->region && !span->had_keeps && span->used_end == span->start);

@@ -45,6 +45,9 @@ unsigned buffer_size_log2(size_t bytes);
 /* An empty buffer from the heap range, with `count` - 1 more for the cache. NULL: out of memory. */
 struct span *buffer_make(struct heap *heap, unsigned size_log2, size_t count);
 
+/* Is there an empty buffer of this one's size in the heap's cache? */
+bool buffer_has_spare(const struct heap *heap, const struct span *span);
+
 /* An empty buffer from the heap's cache, or NULL. */
 static inline struct span *buffer_take_spare(struct heap *heap, unsigned size_log2)
 {

@@ -26,6 +26,9 @@
 
 #define SWEEP_MIN_BYTES ((size_t)1 << 20)
 
+/* A hole of a buffer with survivors that is made ready for a scope. */
+#define PREPARED_BYTES ((size_t)16 << 10)
+
 void region_leave_hole(struct region *region, char *cursor)
 {
 	struct span *span = region->buffers;
@@ -336,13 +339,22 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 /* The end. */
 
 /*
+ * Is a buffer with survivors to be kept for the next scope? While scopes leave survivors, yes; after the last
+ * one that has, if there is no empty one.
+ */
+static bool keeps_partial(const struct thread *thread, const struct span *span)
+{
+	return thread->has_faded || !buffer_has_spare(thread->heap, span);
+}
+
+/*
  * A buffer with survivors. Where this scope has stopped half-way through, the next one may go on, and nobody
  * asks what is left in the buffer until its end is reached: so one survivor a scope doesn't cost a look at
- * a whole buffer a scope. A thread keeps one such buffer, for as long as its scopes leave survivors.
+ * a whole buffer a scope. A thread keeps one such buffer.
  */
 static void put_survivors(struct thread *thread, struct span *span, char *resume)
 {
-	if (!resume || thread->partial || !thread->has_faded) {
+	if (!resume || thread->partial || !keeps_partial(thread, span)) {
 		settle(thread, span);
 		return;
 	}
@@ -407,6 +419,10 @@ static size_t close_surveyed(struct thread *thread, struct region *region, struc
 		ending = buffer_end_scope(span, reclaims);
 		thread->has_faded |= ending.has_survivors;
 		stats_add(reclaims ? &stats->blocks_reclaimed : &stats->blocks_faded, ending.blocks);
+	} else {
+		granule_zero(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi));
+		/* So the next scope may begin where this one has. */
+		resume = resume ? span->fresh_lo : NULL;
 	}
 	stats_add(&stats->blocks_allocated, counts.blocks);
 	/* A block that another thread frees while we look may be in one count and not in the other. */
@@ -463,7 +479,7 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 		stats_add(reclaims ? &stats->bytes_reclaimed : &stats->bytes_faded, lost_bytes);
 	region->buffers = NULL;
 	close_bigs(region, waits);
-	if (thread->partial && !thread->has_faded)
+	if (thread->partial && !keeps_partial(thread, thread->partial))
 		region_settle_partial(thread);
 }
 
@@ -511,32 +527,61 @@ void region_settle_partial(struct thread *thread)
 	settle(thread, span);
 }
 
+/* Makes a hole of a buffer ready. */
+static void prepare_hole(struct region *region, struct span *span, struct hole hole)
+{
+	region->was_prepared = true;
+	push_buffer(region, span);
+	region->extent = span->fresh_lo = span->fresh_hi = hole.lo;
+	region->limit = hole.hi;
+}
+
+/*
+ * A first scope often leaves something behind that those after it don't: what is initialised once, the
+ * buffer of a stream. These don't come by an empty buffer until there is another one, but by a hole, and
+ * need as little for their end.
+ */
+static void prepare_partial(struct thread *thread, struct region *region)
+{
+	struct span *span = thread->partial;
+	struct hole hole;
+
+	if (thread->has_faded || span->wait_hi || region->policy->fade != REGION_FADE_UNFREED ||
+	    !buffer_next_hole(span, span->resume, PREPARED_BYTES, &hole))
+		return;
+	thread->partial = NULL;
+	prepare_hole(region, span, hole);
+}
+
 void region_prepare(struct thread *thread, struct region *region, const struct policy *policy)
 {
 	struct heap *heap = thread->heap;
-	struct span *span = NULL;
+	struct span *span;
 
 	if (region->policy != policy || region->counters->name != policy->name)
 		region->counters = stats_of(thread, policy->name);
 	*region = (struct region){.policy = policy, .counters = region->counters};
-	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */
-	if (!thread->partial && policy->limit_bytes == SIZE_MAX)
-		span = buffer_take_spare(heap, policy->size_log2);
-	if (!span)
+	if (policy->limit_bytes != SIZE_MAX)
 		return;
-	region->was_prepared = true;
-	push_buffer(region, span);
-	region->extent = span->fresh_lo = span->fresh_hi = buffer_begin(span);
-	region->limit = span_end(span);
+	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */
+	if (thread->partial)
+		prepare_partial(thread, region);
+	else if ((span = buffer_take_spare(heap, policy->size_log2)))
+		prepare_hole(region, span, (struct hole){.lo = buffer_begin(span), .hi = span_end(span)});
 }
 
 void region_unprepare(struct thread *thread, struct region *region)
 {
-	if (!region->buffers)
+	struct span *span = region->buffers;
+
+	if (!span)
 		return;
-	span_set_region(region->buffers, NULL);
-	buffer_put(thread->heap, region->buffers);
 	region->buffers = NULL;
+	span_set_region(span, NULL);
+	if (span->had_keeps)
+		put_survivors(thread, span, region->extent);
+	else
+		buffer_put(thread->heap, span);
 }
 
 struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head)

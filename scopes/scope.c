@@ -149,8 +149,12 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	} else if (scope_is_open(scope)) {
 		region_close(thread, &scope->region, is_certain);
 		region_prepare(thread, &scope->region, scope->region.policy);
-	} else if (scope->region.buffers) {
+	} else if (scope->region.buffers && !scope->region.buffers->had_keeps) {
 		scope->region.limit = span_end(scope->region.buffers);
+	} else {
+		/* How long the hole was that lay ready for a scope isn't known any more. */
+		region_unprepare(thread, &scope->region);
+		scope->ready = NULL;
 	}
 	scope->inline_granules = 0;
 	scope->must_close = false;

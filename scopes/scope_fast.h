@@ -88,24 +88,21 @@ typedef void granule_eraser(unsigned char *from, const unsigned char *end);
 
 /*
  * region_close_quick(), by whichever means to look at the map and to clear it: ends a region whose blocks
- * all lie in the buffer that it was prepared with, if none survives. False: nothing has happened. Regions of
+ * all lie in the hole that it was prepared with, if none survives. False: nothing has happened. Regions of
  * the policy `none` are for those who `may_reclaim`.
  */
 static inline __attribute__((always_inline)) bool
 region_close_by(struct thread *thread, struct region *region, granule_counter *count, granule_eraser *erase,
                 bool may_reclaim)
 {
-	struct span *span = region->buffers;
 	struct region_stats *stats = &region->counters->stats;
-	unsigned char *map = buffer_map(span), *end = range_map_of(thread->heap->cursor);
+	unsigned char *map = range_map_of(region->extent), *end = range_map_of(thread->heap->cursor);
 	size_t bytes = (size_t)(thread->heap->cursor - region->extent);
 
-	if (span->had_keeps)
-		return false;
 	if (region->policy->fade == REGION_FADE_NONE) {
-		if (!may_reclaim || options.stats[0])
+		if (!may_reclaim || options.stats[0] || region->buffers->had_keeps)
 			return false;
-		buffer_note_reclaim(span, region->policy->name);
+		buffer_note_reclaim(region->buffers, region->policy->name);
 		stats_add(&stats->bytes_reclaimed, bytes);
 	} else {
 		struct granule_counts counts = count(map, end);

@@ -310,7 +310,7 @@ static GATE void close_small(struct scope *scope, bool *is_closed)
 	*is_closed = false;
 	if (scope_top(heap) != scope || scope->must_close || !scope->region.buffers)
 		return;
-	size_t map_bytes = (size_t)(range_map_of(heap->cursor) - buffer_map(scope->region.buffers));
+	size_t map_bytes = (size_t)(range_map_of(heap->cursor) - range_map_of(scope->region.extent));
 	if (map_bytes <= SMALL_MAP_BYTES && map_bytes >= SMALL_MAP_LEAST)
 		*is_closed = region_close_by(thread, &scope->region, count_words, erase_words, false);
 }

@@ -2,6 +2,7 @@
  * region.c: where a region's memory comes from, what becomes of it at the end, and what is counted.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "scopes/scope.h"
 #include "unit.h"
@@ -352,6 +353,51 @@ Test(region, one_survivor_a_scope_costs_no_buffer_a_scope)
 	shim_trim(0);
 	/* All but the two blocks that were left just now. */
 	require(stats_now().mapped_bytes <= 512 << 10, "%zu bytes", (size_t)stats_now().mapped_bytes);
+}
+
+static void ignored(void *unused)
+{
+	shim_free(shim_malloc(100));
+	(void)unused;
+}
+
+Test(region, scopes_after_one_that_left_something_go_on_beside_it)
+{
+	struct region_scope scope;
+	char *blocks[10], *first = NULL;
+
+	setenv("LIBREGION_FADE", "unfreed", 1);
+	scopes_begin();
+	region_enter(&scope);
+	unsigned char *survivor = shim_malloc(4000);
+	memset(survivor, 7, 4000);
+	region_leave(&scope);
+	for (size_t i = 0; i < 1000; i++) {
+		region_enter(&scope);
+		for (size_t j = 0; j < COUNT_OF(blocks); j++)
+			memset(blocks[j] = shim_malloc(100 + 10 * j), 9, 100 + 10 * j);
+		/* From the second one on, where the one before has begun. */
+		require(i < 2 || blocks[0] == first, "scope %zu: %p, not %p", i, (void *)blocks[0], (void *)first);
+		first = blocks[0];
+		if (i % 100 == 50)
+			region_ignore(ignored, NULL);
+		for (size_t j = 0; j < COUNT_OF(blocks); j++)
+			shim_free(blocks[j]);
+		region_leave(&scope);
+		if (i % 100 == 70)
+			region_ignore(ignored, NULL);
+	}
+	struct region_stats stats = stats_now();
+	require(stats.buffers_made == 1, "%zu made", (size_t)stats.buffers_made);
+	require(stats.buffers_partial < 30, "%zu looked for a hole", (size_t)stats.buffers_partial);
+	require(stats.blocks_allocated == 10001, "%zu", (size_t)stats.blocks_allocated);
+	require(stats.blocks_faded == 1, "%zu", (size_t)stats.blocks_faded);
+	check_sums(&stats);
+	for (size_t i = 0; i < 4000; i++)
+		require(survivor[i] == 7, "byte %zu", i);
+	shim_free(survivor);
+	shim_trim(0);
+	require(stats_now().mapped_bytes == 0, "%zu bytes", (size_t)stats_now().mapped_bytes);
 }
 
 static void free_long_blocks(struct span *span)
