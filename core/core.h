@@ -15,6 +15,7 @@
 #include "granule.h"
 #include "heap.h"
 #include "lock.h"
+#include "null.h"
 #include "os.h"
 #include "range.h"
 #include "remote.h"

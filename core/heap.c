@@ -14,6 +14,7 @@
 #include "bare.h"
 #include "big.h"
 #include "buffer.h"
+#include "null.h"
 #include "os.h"
 #include "remote.h"
 #include "report.h"
@@ -235,6 +236,7 @@ void heap_before_fork(void)
 	lock_before_fork(waiting_lock());
 	lock_before_fork(&heaps.shared_lock);
 	lock_before_fork(&heaps.lock);
+	lock_before_fork(null_lock());
 	lock_before_fork(buffer_lock());
 	lock_before_fork(span_pool_lock());
 	lock_before_fork(&range.lock);
@@ -245,6 +247,7 @@ static void after_fork(void (*unlock)(struct lock *))
 	unlock(&range.lock);
 	unlock(span_pool_lock());
 	unlock(buffer_lock());
+	unlock(null_lock());
 	unlock(&heaps.lock);
 	unlock(&heaps.shared_lock);
 	unlock(waiting_lock());
@@ -370,6 +373,8 @@ void heap_free(void *p, const char *call)
 		buffer_free(heap_self(), span, p, call);
 	else if (kind == SPAN_SPARE)
 		report_spare(span, p, call);
+	else if (kind == SPAN_NULL)
+		null_free(span, p, call);
 	else if (kind == SPAN_BARE)
 		bare_misuse(span, p, call);
 	else
@@ -389,7 +394,8 @@ static size_t buffer_block_bytes(const void *p)
 	return is_block ? granule_size(head) << GRANULE_SHIFT : 0;
 }
 
-size_t heap_block_bytes(const void *p, const char *call)
+/* Bytes of the block at p; 0: it has none, or there is none. */
+static size_t bytes_of(const void *p)
 {
 	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
 	enum span_kind kind = span_kind(span);
@@ -401,9 +407,26 @@ size_t heap_block_bytes(const void *p, const char *call)
 		bytes = p == span->start ? span->bytes : 0;
 	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
 		bytes = buffer_block_bytes(p);
-	if (bytes == 0)
+	return bytes;
+}
+
+size_t heap_block_bytes(const void *p, const char *call)
+{
+	size_t bytes = bytes_of(p);
+
+	if (bytes == 0 && !null_has(p))
 		report_misuse("%s(%p): not the start of a block in use", call, p);
 	return bytes;
+}
+
+void heap_free_sized(void *p, size_t size, const char *call)
+{
+	size_t bytes = p ? bytes_of(p) : 0;
+
+	if (bytes < size && (bytes > 0 || null_has(p)))
+		report_misuse("%s(%p, %zu): the block has only %zu bytes", call, p, size, bytes);
+	else
+		heap_free(p, call);
 }
 
 /* The slow half of malloc(). */
@@ -431,7 +454,10 @@ static void *alloc_class(unsigned class)
 static void *alloc_once(size_t align, size_t bytes)
 {
 	unsigned class = CLASS_COUNT;
+	void *p = bytes == 0 && align <= GRANULE_BYTES ? null_alloc() : NULL;
 
+	if (p)
+		return p;
 	bytes += !bytes;
 	if (align > GRANULE_BYTES)
 		class = class_of_aligned(align, bytes);

@@ -141,7 +141,13 @@ void *heap_alloc_aligned(size_t align, size_t bytes);
  * the caller's function in reports. */
 void heap_free(void *p, const char *call);
 
-/* Bytes of the block at p, wherever it is; 0, and it is reported, if there is no block. */
+/*
+ * The same for who was told that the block has `size` bytes. One that has less is reported: who is wrong
+ * about that has written beyond its end, or frees something else than it means to.
+ */
+void heap_free_sized(void *p, size_t size, const char *call);
+
+/* Bytes of the block at p, wherever it is; 0: it has none, or there is no block, which is reported. */
 size_t heap_block_bytes(const void *p, const char *call);
 
 /* Takes over a slab of the class, with room if it can be told, that an ended thread has left. */
@@ -305,15 +311,18 @@ static inline bool slab_is_block(const struct span *slab, size_t granule)
 /* What a free does that emptied a slab, or gave a full one its first free block. */
 void slab_event(struct heap *heap, struct span *slab);
 
-/* The common free in a scope: of a short block of a buffer. */
+/*
+ * The common free in a scope: of a short block of a buffer. `least`: the granules that it was told to have; a
+ * constant 0 if it wasn't.
+ */
 static inline __attribute__((always_inline)) bool
-heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
+heap_free_in_buffer(struct heap *heap, void *p, size_t granule, size_t least)
 {
 	unsigned char *head = range.map + granule;
 	size_t granules = __atomic_load_n(head, __ATOMIC_RELAXED);
 
 	/* The head of a short block that is live and hasn't faded: its buffer is some thread's own. */
-	if (granules - 1 >= GRANULE_SHORT_MAX)
+	if (granules - 1 >= GRANULE_SHORT_MAX || granules < least)
 		return false;
 	/* A buffer's first granule is never a block's, so the end of another can't be the cursor. */
 	if ((char *)p + (granules << GRANULE_SHIFT) == heap->cursor) {
@@ -327,8 +336,8 @@ heap_free_in_buffer(struct heap *heap, void *p, size_t granule)
 	return true;
 }
 
-/* The same of a long one. */
-static inline bool heap_free_long(struct heap *heap, void *p)
+/* The same of a long one; `least` in bytes. */
+static inline bool heap_free_long(struct heap *heap, void *p, size_t least)
 {
 	size_t granule = range_granule_at(p);
 	unsigned char *head = range.map + granule;
@@ -336,6 +345,8 @@ static inline bool heap_free_long(struct heap *heap, void *p)
 	if (heap->bump_granules == 0 || granule >= HOT_LOAD(range.granules) || granule_load(head) != GRANULE_LONG)
 		return false;
 	size_t bytes = granule_long_size(head) << GRANULE_SHIFT;
+	if (bytes < least)
+		return false;
 	if ((char *)p + bytes == heap->cursor) {
 		heap->cursor = p;
 		heap->popped_blocks++;
@@ -347,9 +358,9 @@ static inline bool heap_free_long(struct heap *heap, void *p)
 	return true;
 }
 
-/* The common free outside scopes: of a block of the thread's own slab. */
+/* The common free outside scopes: of a block of the thread's own slab. `least`: as above, in bytes. */
 static inline __attribute__((always_inline)) bool
-heap_free_in_slab(struct heap *heap, void *p, size_t granule)
+heap_free_in_slab(struct heap *heap, void *p, size_t granule, size_t least)
 {
 	struct span *span = span_at_slice(granule >> (SLICE_SHIFT - GRANULE_SHIFT));
 	struct free_block *block = p;
@@ -359,6 +370,8 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 		return false;
 	if (__builtin_expect(!slab_is_block(span, granule) || block->mark == mark, 0))
 		return false;
+	if (__builtin_expect(least > 0 && span->block_bytes < least, 0))
+		return false;
 	block->mark = mark;
 	block->next = span->free;
 	span->free = block;
@@ -367,18 +380,26 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule)
 	return true;
 }
 
-/* The common free. False: take the slow path, nothing has happened. */
+/* The common free, of a block that was told to have `least` bytes, or a constant 0. */
 static inline __attribute__((always_inline)) bool
-heap_free_inline(struct heap *heap, void *p)
+heap_free_at_least(struct heap *heap, void *p, size_t least)
 {
 	size_t granule = range_granule_at(p);
 
 	if (__builtin_expect(granule >= HOT_LOAD(range.granules), 0))
 		return false;
 	/* In a scope it is more likely a buffer's; outside, nothing is lost by not looking at the map. */
-	if (heap->inline_granules == 0 && heap_free_in_buffer(heap, p, granule))
+	if (heap->inline_granules == 0 &&
+	    heap_free_in_buffer(heap, p, granule, (least + GRANULE_BYTES - 1) >> GRANULE_SHIFT))
 		return true;
-	return heap_free_in_slab(heap, p, granule);
+	return heap_free_in_slab(heap, p, granule, least);
+}
+
+/* The common free. False: take the slow path, nothing has happened. */
+static inline __attribute__((always_inline)) bool
+heap_free_inline(struct heap *heap, void *p)
+{
+	return heap_free_at_least(heap, p, 0);
 }
 
 /* The common free where the size that was asked for is told. */
@@ -388,8 +409,8 @@ heap_free_sized_inline(struct heap *heap, void *p, size_t size)
 	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
 
 	if (__builtin_expect(granules > GRANULE_SHORT_MAX && heap->inline_granules == 0, 0))
-		return heap_free_long(heap, p);
-	return heap_free_inline(heap, p);
+		return heap_free_long(heap, p, size);
+	return heap_free_at_least(heap, p, size);
 }
 
 #endif

@@ -7,8 +7,8 @@
  * POSIX; the locks that other threads held are free there, and those of its own thread stay held, for the
  * interrupted code to go on. Outside of fork() a thread never takes a lock twice.
  *
- * Order: counted slabs, pools of regions, regions as objects, statistics, shared heap, heaps, buffers, pool,
- * reservation. Nothing is called with a lock held that could run code of the host program.
+ * Order: counted slabs, pools of regions, regions as objects, statistics, shared heap, heaps, null blocks,
+ * buffers, pool, reservation. Nothing is called with a lock held that could run code of the host program.
  */
 #ifndef LIBREGION_LOCK_H
 #define LIBREGION_LOCK_H

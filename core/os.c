@@ -62,6 +62,11 @@ bool os_commit(void *p, size_t bytes)
 	return raw_call(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
+bool os_forbid(void *p, size_t bytes)
+{
+	return raw_call(SYS_mprotect, p, bytes, PROT_NONE) == 0;
+}
+
 bool os_purge(void *p, size_t bytes)
 {
 	return raw_call(SYS_madvise, p, bytes, MADV_DONTNEED) == 0;

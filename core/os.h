@@ -24,6 +24,9 @@ void *os_reserve(size_t bytes);
 /* Makes reserved memory readable and writable. Fresh memory reads as zero. False: out of memory. */
 bool os_commit(void *p, size_t bytes);
 
+/* Takes access to committed memory away, until os_commit(); what it holds stays. False: nothing happened. */
+bool os_forbid(void *p, size_t bytes);
+
 /* Gives the pages back; the range stays committed and reads as zero. False: nothing happened. */
 bool os_purge(void *p, size_t bytes);
 

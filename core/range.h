@@ -15,7 +15,7 @@
  * Invariants:
  *   - once range_init() has returned only ends move: those of the lanes, and `granules` with them;
  *   - lanes only grow; committed memory stays committed, its pages may be purged;
- *   - the map of every slice is zero, but for those of buffers.
+ *   - the map of every slice is zero, but for those of buffers and null blocks.
  */
 #ifndef LIBREGION_RANGE_H
 #define LIBREGION_RANGE_H

@@ -218,6 +218,7 @@ static void look_at_span(const struct span *span, void *unused)
 		break;
 	case SPAN_NONE:
 	case SPAN_SPARE:
+	case SPAN_NULL:
 	case SPAN_FREE_CLEAN:
 	case SPAN_FREE_DIRTY:
 		break;

@@ -34,6 +34,7 @@ enum span_kind {
 	SPAN_BUFFER,     /* a thread's own: in a region, or cached (buffer.h) */
 	SPAN_RETIRED,    /* a buffer that no thread owns, with faded blocks in it (buffer.h) */
 	SPAN_BARE,       /* a buffer whose blocks the map doesn't know (bare.h) */
+	SPAN_NULL,       /* blocks of no bytes, without access (null.h) */
 	SPAN_WAITING,    /* a buffer with blocks that wait to be found reachable or not (waiting.h) */
 };
 
@@ -88,11 +89,13 @@ struct span {
 	union {
 		uint32_t countdown;   /* slab: frees until the next event; see slab.h */
 		uint32_t wait_blocks; /* buffer: that wait, when they were last counted */
+		uint32_t null_live;   /* null: blocks */
 	};
 	union {
 		uint32_t asleep;        /* slab: free blocks on purged pages, which are not on the list */
 		uint32_t stamp_ms;      /* free dirty run: when it became one, the low 32 bits */
 		uint32_t wait_granules; /* buffer: of its waiting blocks */
+		uint32_t null_next;     /* null: the number of the address that is looked at next */
 	};
 	union {
 		struct {

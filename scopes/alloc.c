@@ -162,7 +162,7 @@ void *scopes_realloc(void *p, size_t size)
 	size_t old_bytes = heap_block_bytes(p, "realloc");
 	unsigned char *head;
 
-	if (old_bytes == 0)
+	if (old_bytes == 0 && !null_has(p))
 		return NULL;
 	struct scope *scope = thread ? region_scope_of(thread, p, &head) : NULL;
 	return scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
@@ -210,9 +210,10 @@ void *region_keep(void *p)
 void *region_copy_out(const void *p)
 {
 	size_t bytes = scopes_usable_size(p, "region_copy_out");
-	void *copy = bytes ? heap_alloc(bytes) : NULL;
+	bool is_block = bytes > 0 || null_has(p);
+	void *copy = is_block ? heap_alloc(bytes) : NULL;
 
-	if (bytes && !copy)
+	if (is_block && !copy)
 		errno = ENOMEM;
 	return copy ? memcpy(copy, p, bytes) : NULL;
 }

@@ -27,6 +27,8 @@ static bool start(void)
 	if (!range_init(options.heap_range_bytes))
 		return false;
 	report_set_fatal(options.on_error == 0);
+	/* Who wants the program to run on wants so where it writes to a block of no bytes. */
+	null_set_on(options.on_error == 0);
 	span_pool_set_decay_ms((uint32_t)options.decay_ms);
 	buffer_set_cache_bytes(options.cache_bytes);
 	policy_start();

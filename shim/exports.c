@@ -122,6 +122,8 @@ static void *new_nothrow_slow(size_t size)
 #define DELETE(name) EXPORTED(void, name, void *p) { free_fast(p); }
 #define DELETE_1(name, type) EXPORTED(void, name, void *p, type a) { (void)a, free_fast(p); }
 #define DELETE_SIZED(name) EXPORTED(void, name, void *p, size_t size) { free_sized_fast(p, size); }
+#define DELETE_SIZED_ALIGNED(name) \
+	EXPORTED(void, name, void *p, size_t size, size_t align) { (void)align, free_sized_fast(p, size); }
 #define DELETE_2(name, type_a, type_b) \
 	EXPORTED(void, name, void *p, type_a a, type_b b) { (void)a, (void)b, free_fast(p); }
 
@@ -139,8 +141,8 @@ DELETE_SIZED(_ZdlPvm)
 DELETE_SIZED(_ZdaPvm)
 DELETE_1(_ZdlPvSt11align_val_t, size_t)
 DELETE_1(_ZdaPvSt11align_val_t, size_t)
-DELETE_2(_ZdlPvmSt11align_val_t, size_t, size_t)
-DELETE_2(_ZdaPvmSt11align_val_t, size_t, size_t)
+DELETE_SIZED_ALIGNED(_ZdlPvmSt11align_val_t)
+DELETE_SIZED_ALIGNED(_ZdaPvmSt11align_val_t)
 DELETE_1(_ZdlPvRKSt9nothrow_t, const void *)
 DELETE_1(_ZdaPvRKSt9nothrow_t, const void *)
 DELETE_2(_ZdlPvSt11align_val_tRKSt9nothrow_t, size_t, const void *)

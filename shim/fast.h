@@ -13,6 +13,7 @@
 /* The slow halves, in shim.c. They set errno. */
 void *shim_malloc_slow(size_t size);
 void shim_free_slow(void *p);
+void shim_free_sized_slow(void *p, size_t size);
 
 static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 {
@@ -22,7 +23,7 @@ static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 static inline __attribute__((always_inline)) void free_sized_fast(void *p, size_t size)
 {
 	if (__builtin_expect(!heap_free_sized_inline(heap_self(), p, size), 0))
-		shim_free_slow(p);
+		shim_free_sized_slow(p, size);
 }
 
 static inline __attribute__((always_inline)) void free_fast(void *p)

@@ -35,8 +35,13 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 
 __attribute__((noinline)) void shim_free_slow(void *p)
 {
-	if (!heap_free_long(heap_self(), p))
+	if (!heap_free_long(heap_self(), p, 0))
 		heap_free(p, "free");
+}
+
+__attribute__((noinline)) void shim_free_sized_slow(void *p, size_t size)
+{
+	heap_free_sized(p, size, "sized free");
 }
 
 void *shim_malloc(size_t size)
