@@ -175,7 +175,7 @@ unsigned char *granule_next_live(const unsigned char *from, const unsigned char 
 	if (from < end && granule_is_live(granule_load(from)))
 		return (unsigned char *)from;
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (processor_has_avx2())
 		return find_live_avx2(from, end);
 #endif
 	return find_live_any(from, end);
