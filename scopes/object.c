@@ -482,21 +482,19 @@ region_mark_t region_mark(region_t *given)
 	return (region_mark_t){mark->serial};
 }
 
-static bool has_mark(const struct region_object *region, uint64_t serial)
+static const struct mark *find_mark(const struct region_object *region, uint64_t serial)
 {
 	const struct mark *mark = region->marks;
 
 	while (mark && mark->serial > serial)
 		mark = mark->older;
-	return mark && mark->serial == serial;
+	return mark && mark->serial == serial ? mark : NULL;
 }
 
 static void rewind_last(struct region_object *region)
 {
 	struct mark *mark = region->marks;
 
-	if (region->calls != mark->calls)
-		object_run_calls(region, mark->calls);
 	object_note_peak(region);
 	region->marks = mark->older;
 	within_rewind(region, mark);
@@ -510,12 +508,16 @@ void region_rewind(region_t *given, region_mark_t to)
 
 	if (!region || !object_may_be_reset(region, "region_rewind"))
 		return;
-	if (!has_mark(region, to.serial)) {
+	const struct mark *mark = find_mark(region, to.serial);
+	if (!mark) {
 		report_misuse("region_rewind(%p): no mark of region \"%s\", or none any more", (void *)given,
 		              region->name);
 		errno = EINVAL;
 		return;
 	}
+	/* All of them before anything goes: one may look at what came after a later mark. */
+	if (region->calls != mark->calls)
+		object_run_calls(region, mark->calls);
 	while (region->marks && region->marks->serial >= to.serial)
 		rewind_last(region);
 }

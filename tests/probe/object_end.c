@@ -204,6 +204,31 @@ static void blocks_are_whole_when_callbacks_come(void)
 	called_were("v", "destroy");
 }
 
+struct later {
+	region_t *region;
+	void *block; /* taken after a mark that came after the callback */
+};
+
+static void verify_later(void *arg)
+{
+	struct later *later = arg;
+	block_of(later->region, 10000, 6);
+	verify(later->block, 10000, 5);
+	strcat(called, "v");
+}
+
+static void blocks_after_a_later_mark_are_whole_when_callbacks_come(void)
+{
+	struct later later = {.region = a_region()};
+	region_mark_t mark = region_mark(later.region);
+	CHECK(region_on_end(later.region, verify_later, &later) == 0, "it is taken");
+	region_mark(later.region);
+	later.block = block_of(later.region, 10000, 5);
+	region_rewind(later.region, mark);
+	called_were("v", "rewind");
+	region_destroy(later.region);
+}
+
 static void count_one(void *number)
 {
 	++*(unsigned long *)number;
@@ -345,6 +370,7 @@ const struct probe_case probe_cases[] = {
 	CASE(callbacks_come_last_in_first_out),
 	CASE(rewinding_calls_those_that_came_after_the_mark),
 	CASE(blocks_are_whole_when_callbacks_come),
+	CASE(blocks_after_a_later_mark_are_whole_when_callbacks_come),
 	CASE(many_callbacks_cost_no_lasting_memory),
 	CASE(callbacks_may_use_their_region),
 	CASE(children_end_with_their_parent),
