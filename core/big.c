@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "harden.h"
 #include "os.h"
 #include "report.h"
 
@@ -74,7 +75,7 @@ void *big_alloc(struct heap *heap, size_t bytes, size_t align)
 	void *p = align_slices == 1 ? big_take_spare(heap, bytes) : NULL;
 	if (p)
 		return p;
-	struct span *span = big_alloc_span(heap, slices_for(bytes), align_slices, SPAN_BIG);
+	struct span *span = big_alloc_span(heap, slices_for(bytes + harden_big_room()), align_slices, SPAN_BIG);
 	if (!span)
 		return NULL;
 	set_bytes(span, bytes);
@@ -86,6 +87,8 @@ void big_clear(struct span *span, size_t bytes)
 	/* Fresh from the kernel, or made so again: then only what the program writes to is there. */
 	if (!span->is_zero && (bytes < RENEW_MIN_BYTES || !os_purge(span->start, big_page_round(bytes))))
 		memset(span->start, 0, bytes);
+	if (harden_is_on())
+		harden_fence_big(span);
 }
 
 /* Spares. */
@@ -162,6 +165,8 @@ void big_free(struct heap *heap, struct span *span, void *p, const char *call)
 	if (p != span->start)
 		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - span->start), span->bytes);
+	else if (harden_is_on() && harden_free_big(heap, span, call))
+		return;
 	else if (heap->state == HEAP_LIVE && span_bytes(span) <= BIG_SPARE_MAX_BYTES && !span->was_moved)
 		put_spare(heap, span);
 	else
@@ -199,7 +204,7 @@ static void *move(struct span *span, size_t bytes)
 	return to->start;
 }
 
-void *big_resize(struct span *span, size_t bytes)
+static void *resize(struct span *span, size_t bytes)
 {
 	size_t slices = slices_for(bytes);
 	bool is_clean;
@@ -212,4 +217,17 @@ void *big_resize(struct span *span, size_t bytes)
 		span_shorten(span, slices);
 	set_bytes(span, bytes);
 	return span->start;
+}
+
+void *big_resize(struct span *span, size_t bytes)
+{
+	size_t old_bytes = span->bytes;
+
+	if (!harden_is_on())
+		return resize(span, bytes);
+	if (bytes > PTRDIFF_MAX || !harden_lower(span))
+		return NULL;
+	char *p = resize(span, bytes + harden_big_room());
+	harden_raise(p ? span_of(p) : span, p ? bytes : old_bytes);
+	return p;
 }

@@ -73,6 +73,17 @@ static inline struct span *big_pop_spare(struct heap *heap, unsigned bin)
 	return span;
 }
 
+/*
+ * Where the memory of a big block, or of a bare buffer, ends that a search may read: with its span, since the
+ * block's bytes may be about to change; but they aren't while there is a guard behind it (harden.h).
+ */
+static inline char *big_end(const struct span *span)
+{
+	if (span_kind(span) == SPAN_BIG && __atomic_load_n(&span->is_guarded, __ATOMIC_ACQUIRE))
+		return span->start + big_page_round(span->bytes);
+	return span_end(span);
+}
+
 /* A block from the spares of the thread's own heap. NULL: there is none that fits. */
 static inline void *big_take_spare(struct heap *heap, size_t bytes)
 {

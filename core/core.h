@@ -13,6 +13,7 @@
 #include "buffer.h"
 #include "class.h"
 #include "granule.h"
+#include "harden.h"
 #include "heap.h"
 #include "lock.h"
 #include "null.h"

@@ -14,6 +14,7 @@
 #include "bare.h"
 #include "big.h"
 #include "buffer.h"
+#include "harden.h"
 #include "null.h"
 #include "os.h"
 #include "remote.h"
@@ -154,7 +155,7 @@ struct heap *heap_make(void)
 		heap = heap_create(HEAP_LIVE);
 	if (!heap)
 		return NULL;
-	heap_set_inline(heap, HEAP_DIRECT_GRANULES);
+	heap_set_inline(heap, harden_inline_granules());
 	heap_tls = heap;
 	if (heaps.birth_hook)
 		heaps.birth_hook(heap);
@@ -175,6 +176,7 @@ void heap_retire(void)
 {
 	struct heap *heap = heap_tls;
 
+	harden_flush(heap);
 	heap_tls = &heap_dead;
 	if (heap == &heap_none || heap == &heap_dead)
 		return;
@@ -216,6 +218,7 @@ void heap_trim(void)
 
 	if (own->state == HEAP_LIVE) {
 		big_drop_spares(own);
+		harden_flush(own);
 		remote_flush(own);
 		remote_drain(own, false);
 		slab_trim(own, true);
@@ -289,7 +292,8 @@ static bool is_slab_block(const struct span *slab, const void *p)
 
 static bool is_freed(const struct span *slab, const void *p)
 {
-	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || sleep_has(slab, p);
+	return ((const struct free_block *)p)->mark == heap_freed_mark(p) || sleep_has(slab, p) ||
+	       (harden_is_strict() && harden_is_held(slab, p));
 }
 
 /* May p be freed? The same questions as the inlined path asks, and those that it leaves, exactly. */
@@ -332,17 +336,25 @@ static void free_remote(struct span *slab, struct free_block *block)
 		remote_free_bare(slab, block);
 }
 
-static void free_in_slab(struct span *slab, void *p, const char *call)
+void heap_give_back(struct span *slab, void *p)
 {
 	struct heap *heap = heap_self();
 
-	if (!is_freeable(slab, p, call))
-		return;
 	((struct free_block *)p)->mark = heap_freed_mark(p);
 	if (__atomic_load_n(&slab->owner, __ATOMIC_RELAXED) == heap)
 		slab_free(heap, slab, p, p, 1);
 	else
 		free_remote(slab, p);
+}
+
+static void free_in_slab(struct span *slab, void *p, const char *call)
+{
+	if (!is_freeable(slab, p, call))
+		return;
+	if (harden_is_on())
+		harden_free(heap_self(), slab, p, call);
+	else
+		heap_give_back(slab, p);
 }
 
 static void report_spare(const struct span *span, void *p, const char *call)
@@ -383,7 +395,9 @@ void heap_free(void *p, const char *call)
 
 static size_t slab_block_bytes(const struct span *slab, const void *p)
 {
-	return is_slab_block(slab, p) && !is_freed(slab, p) ? slab->block_bytes : 0;
+	if (!is_slab_block(slab, p) || is_freed(slab, p))
+		return 0;
+	return harden_is_on() ? harden_bytes(slab, p) : slab->block_bytes;
 }
 
 static size_t buffer_block_bytes(const void *p)
@@ -404,26 +418,42 @@ static size_t bytes_of(const void *p)
 	if (kind == SPAN_SLAB)
 		bytes = slab_block_bytes(span, p);
 	else if (kind == SPAN_BIG)
-		bytes = p == span->start ? span->bytes : 0;
+		bytes = p != span->start ? 0 : harden_is_on() ? harden_bytes(span, p) : span->bytes;
 	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
 		bytes = buffer_block_bytes(p);
 	return bytes;
+}
+
+/* Has a block in use of the hardened general heap been asked for? */
+static bool is_fenced(const void *p)
+{
+	const struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+
+	if (span_kind(span) == SPAN_BIG)
+		return p == span->start;
+	return span_kind(span) == SPAN_SLAB && is_slab_block(span, p) && !is_freed(span, p);
 }
 
 size_t heap_block_bytes(const void *p, const char *call)
 {
 	size_t bytes = bytes_of(p);
 
-	if (bytes == 0 && !null_has(p))
+	if (bytes > 0 || null_has(p))
+		return bytes;
+	if (harden_is_on() && is_fenced(p))
+		harden_report(span_of(p), p, call);
+	else
 		report_misuse("%s(%p): not the start of a block in use", call, p);
-	return bytes;
+	return 0;
 }
 
 void heap_free_sized(void *p, size_t size, const char *call)
 {
 	size_t bytes = p ? bytes_of(p) : 0;
 
-	if (bytes < size && (bytes > 0 || null_has(p)))
+	/* Who asked for nothing, aligned, has a byte. */
+	bool is_wrong = harden_is_on() && is_fenced(p) ? bytes != size + !size : bytes < size;
+	if (is_wrong && (bytes > 0 || null_has(p)))
 		report_misuse("%s(%p, %zu): the block has only %zu bytes", call, p, size, bytes);
 	else
 		heap_free(p, call);
@@ -451,19 +481,29 @@ static void *alloc_class(unsigned class)
 	return heap ? slab_alloc(heap, class) : alloc_shared(class);
 }
 
+static void *alloc_any(size_t align, size_t bytes)
+{
+	size_t slab_bytes = harden_slab_bytes(bytes);
+	unsigned class = CLASS_COUNT;
+
+	if (bytes <= CLASS_MAX_BYTES && slab_bytes <= CLASS_MAX_BYTES)
+		class = align > GRANULE_BYTES ? class_of_aligned(align, slab_bytes) : class_of(slab_bytes);
+	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(heap_self(), bytes, align);
+}
+
 static void *alloc_once(size_t align, size_t bytes)
 {
-	unsigned class = CLASS_COUNT;
-	void *p = bytes == 0 && align <= GRANULE_BYTES ? null_alloc() : NULL;
+	void *p = bytes == 0 && align <= GRANULE_BYTES ? null_alloc() : NULL, *block;
 
 	if (p)
 		return p;
 	bytes += !bytes;
-	if (align > GRANULE_BYTES)
-		class = class_of_aligned(align, bytes);
-	else if (bytes <= CLASS_MAX_BYTES)
-		class = class_of(bytes);
-	return class < CLASS_COUNT ? alloc_class(class) : big_alloc(heap_self(), bytes, align);
+	do {
+		block = p = alloc_any(align, bytes);
+		if (harden_is_on() && block)
+			p = harden_open(block, bytes);
+	} while (block && !p);
+	return p;
 }
 
 /* Before memory is said to be out, everything that is kept ready is let go. */

@@ -84,6 +84,7 @@ struct heap {
 	struct bundle bundles[HEAP_BUNDLES];
 	struct outbox outboxes[HEAP_OUTBOXES];
 	size_t collected_bytes;           /* in bundles and outboxes */
+	struct quarantine *quarantine;    /* see harden.h */
 	struct heap *next_heap;           /* all heaps */
 	struct heap *next_idle;
 
@@ -149,6 +150,9 @@ void heap_free_sized(void *p, size_t size, const char *call);
 
 /* Bytes of the block at p, wherever it is; 0: it has none, or there is no block, which is reported. */
 size_t heap_block_bytes(const void *p, const char *call);
+
+/* Gives a block that is known to be in use, and that nothing more is to be asked of, back to its slab. */
+void heap_give_back(struct span *slab, void *p);
 
 /* Takes over a slab of the class, with room if it can be told, that an ended thread has left. */
 bool heap_adopt(struct heap *heap, unsigned class);

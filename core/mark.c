@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "big.h"
 #include "buffer.h"
 #include "os.h"
 #include "processor.h"
@@ -241,7 +242,7 @@ static bool has_hole(const struct marking *now, uintptr_t lo, uintptr_t hi)
 
 bool mark_has_hole(const struct span *span)
 {
-	return has_hole(mark.now, (uintptr_t)span->start, (uintptr_t)span_end(span));
+	return has_hole(mark.now, (uintptr_t)span->start, (uintptr_t)big_end(span));
 }
 
 bool mark_needs_care(const struct span *span)
@@ -301,7 +302,7 @@ static void push_block(struct marking *now, const unsigned char *head, bool is_a
 	if (span_kind(span) != SPAN_BIG)
 		push(now, (uintptr_t)p, (uintptr_t)p + (granule_size(head) << GRANULE_SHIFT));
 	else if (!mark_needs_care(span))
-		push(now, (uintptr_t)p, (uintptr_t)span_end(span));
+		push(now, (uintptr_t)p, (uintptr_t)big_end(span));
 	else if (!is_again)
 		enqueue(now, span);
 }

@@ -15,6 +15,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -244,6 +245,15 @@ bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi)
 	else
 		*hi = anchor;
 	return true;
+}
+
+uint64_t os_random(void)
+{
+	uint64_t number = os_clock_ns();
+
+	if (raw_call(SYS_getrandom, &number, sizeof(number), GRND_NONBLOCK) != sizeof(number))
+		number ^= *(const uint64_t *)getauxval(AT_RANDOM) * 0x9e3779b97f4a7c15u;
+	return number;
 }
 
 uint64_t os_clock_ms(void)

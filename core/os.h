@@ -66,6 +66,9 @@ size_t os_resident_bytes(void);
  */
 bool os_stack_bounds(uintptr_t *lo, uintptr_t *hi);
 
+/* A number that nobody can guess. */
+uint64_t os_random(void);
+
 /* Milliseconds of a clock that never goes back and costs no system call. */
 uint64_t os_clock_ms(void);
 

@@ -14,6 +14,7 @@
  */
 #include <string.h>
 
+#include "big.h"
 #include "buffer.h"
 #include "look.h"
 #include "os.h"
@@ -101,7 +102,17 @@ static bool is_own(const struct look_mapping *mapping)
 	return mapping->lo >= state.cuts[CUT_RANGE].lo && mapping->hi <= state.cuts[CUT_RANGE].hi;
 }
 
-/* Memory of ours that blocks lie in, and that the program has protected. */
+/* Where what nobody reads anyway ends, that begins at p; p, if it is memory that blocks lie in. */
+static uintptr_t end_of_ours(uintptr_t p)
+{
+	const struct span *span = span_of((void *)p);
+	enum span_kind kind = span_kind(span);
+	bool is_guard = kind == SPAN_BIG && p >= (uintptr_t)big_end(span);
+
+	return is_guard || kind == SPAN_NULL || kind == SPAN_SPARE ? (uintptr_t)span_end(span) : p;
+}
+
+/* Memory of ours that blocks lie in, and that the program has protected: not what we have. */
 static bool find_holes(const struct look_mapping *mapping, void *unused)
 {
 	uintptr_t lo = (uintptr_t)range.base, hi = lo + (range.granules << GRANULE_SHIFT);
@@ -109,7 +120,11 @@ static bool find_holes(const struct look_mapping *mapping, void *unused)
 	(void)unused;
 	lo = mapping->lo > lo ? mapping->lo : lo;
 	hi = mapping->hi < hi ? mapping->hi : hi;
-	if (!mapping->is_readable && lo < hi)
+	if (mapping->is_readable)
+		return true;
+	for (uintptr_t end; lo < hi && (end = end_of_ours(lo)) > lo; lo = end)
+		continue;
+	if (lo < hi)
 		mark_add_hole(lo, hi);
 	return true;
 }
@@ -168,7 +183,7 @@ static void look_at_big(const struct span *span)
 {
 	const struct look_mapping mapping = {
 		.lo = (uintptr_t)span->start,
-		.hi = (uintptr_t)span_end(span),
+		.hi = (uintptr_t)big_end(span),
 		.is_readable = !mark_has_hole(span),
 	};
 

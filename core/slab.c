@@ -10,6 +10,7 @@
 #include "slab.h"
 
 #include "big.h"
+#include "harden.h"
 #include "os.h"
 #include "remote.h"
 #include "report.h"
@@ -53,7 +54,7 @@ static void set_direct(struct heap *heap, unsigned class)
 	struct span *first = heap->queues[class].first;
 	size_t last = class_bytes(class);
 
-	if (last > HEAP_DIRECT_MAX)
+	if (last > HEAP_DIRECT_MAX || harden_is_on())
 		return;
 	size_t i = class > 0 ? class_bytes(class - 1) >> GRANULE_SHIFT : 0;
 	for (; i < last >> GRANULE_SHIFT; i++)
@@ -146,6 +147,32 @@ static void populate(const struct heap *heap, const struct span *slab, size_t by
 		os_populate(slab->start + next, GROWING_BYTES);
 }
 
+static char *block_at(const struct span *slab, uint32_t number)
+{
+	return slab->start + (size_t)number * slab->block_bytes;
+}
+
+/* Backwards, so that they are handed out forwards. */
+static void put_backwards(struct span *slab, uint32_t count)
+{
+	while (count-- > 0)
+		slab_put_fresh(slab, block_at(slab, slab->extended + count));
+}
+
+/* In random order, and perhaps more than `count`; how many. */
+static uint32_t put_shuffled(struct span *slab, uint32_t count)
+{
+	unsigned char order[HARDEN_ORDER_MAX];
+	char *first = block_at(slab, slab->extended);
+
+	count = harden_extension(slab, count);
+	harden_clear(slab, first, (size_t)count * slab->block_bytes);
+	harden_shuffle(order, count, first);
+	for (uint32_t i = 0; i < count; i++)
+		slab_put_fresh(slab, block_at(slab, slab->extended + order[i]));
+	return count;
+}
+
 /* Puts about a page of blocks that were never used before on the list. False: there are none. */
 static bool slab_extend(struct heap *heap, struct span *slab)
 {
@@ -157,10 +184,11 @@ static bool slab_extend(struct heap *heap, struct span *slab)
 	count = count == 0 ? 1 : count < left ? count : left;
 	if (slab->block_bytes <= OS_PAGE)
 		populate(heap, slab, (size_t)count * slab->block_bytes);
-	/* Backwards, so that they are handed out forwards. */
-	for (uint32_t i = count; i-- > 0;)
-		slab_put_fresh(slab, slab->start + (size_t)(slab->extended + i) * slab->block_bytes);
-	heap->fresh_block = slab->is_zero ? slab->free : NULL;
+	if (harden_is_strict())
+		count = put_shuffled(slab, count);
+	else
+		put_backwards(slab, count);
+	heap->fresh_block = slab->is_zero && !harden_is_strict() ? slab->free : NULL;
 	__atomic_store_n(&slab->extended, slab->extended + count, __ATOMIC_RELAXED);
 	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);
 	__atomic_store_n(&slab->most_product, last * slab->reciprocal, __ATOMIC_RELAXED);
@@ -202,8 +230,14 @@ static struct span *slab_create(struct heap *heap, unsigned class)
 		return NULL;
 	slab->class = (uint8_t)class;
 	slab->block_bytes = (uint32_t)block_bytes;
-	slab->reciprocal = reciprocal_of(block_bytes >> GRANULE_SHIFT);
-	slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
+	if (harden_is_on()) {
+		/* Nothing matches these: each free is heap_free()'s. */
+		slab->reciprocal = 0;
+		slab->start_product = 1;
+	} else {
+		slab->reciprocal = reciprocal_of(block_bytes >> GRANULE_SHIFT);
+		slab->start_product = range_granule_at(slab->start) * slab->reciprocal;
+	}
 	slab->capacity = (uint32_t)(span_bytes(slab) / block_bytes);
 	heap->slab_bytes += span_bytes(slab);
 	heap->class_slabs[class]++;

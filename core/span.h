@@ -67,6 +67,7 @@ struct span {
 	union {
 		uint8_t is_kept;   /* slab: empty at some time, but kept as the only one of its queue */
 		uint8_t is_cached; /* bare: of a size that heaps cache */
+		uint8_t is_guarded; /* big: there is no access behind it; as a spare, to any of it (harden.h) */
 	};
 	uint8_t is_zero;         /* the memory behind `extended` (slab) or all of it (big) reads as zero */
 	uint8_t had_keeps;       /* buffer: it holds blocks that have faded, or shall */

@@ -150,7 +150,8 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 			big_list_move(&scope->bigs, p, resized);
 		if (resized)
 			return resized;
-	} else if (size <= old_bytes && size >= old_bytes / 2) {
+	} else if (harden_is_on() ? harden_refit(span, p, old_bytes, size)
+	                          : size <= old_bytes && size >= old_bytes / 2) {
 		return p;
 	}
 	return replace(heap_alloc(size), p, old_bytes, size);

@@ -29,6 +29,7 @@ static bool start(void)
 	report_set_fatal(options.on_error == 0);
 	/* Who wants the program to run on wants so where it writes to a block of no bytes. */
 	null_set_on(options.on_error == 0);
+	harden_start((unsigned)options.harden);
 	span_pool_set_decay_ms((uint32_t)options.decay_ms);
 	buffer_set_cache_bytes(options.cache_bytes);
 	policy_start();
@@ -70,7 +71,7 @@ static struct thread *make_thread(struct heap *heap)
 	thread->heap = heap;
 	thread->base.thread = thread;
 	thread->base.frame = UINTPTR_MAX;
-	thread->base.inline_granules = HEAP_DIRECT_GRANULES;
+	thread->base.inline_granules = harden_inline_granules();
 	thread->base.region.policy = &policies.by_default;
 	thread->base.region.counters = stats_of(thread, policies.by_default.name);
 	thread->base.inner = &scope_no_record;

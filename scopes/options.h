@@ -49,6 +49,8 @@
 	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, path and options in force at start") \
 	X(on_error, "ON_ERROR", CHOICE, 0, 0, 0, "abort report", \
 	  "what follows the report of a misuse: abort(), or the program runs on") \
+	X(harden, "HARDEN", COUNT, 0, 0, 2, "", \
+	  "more checks of the general heap: 1 fences; 2 also zeroes, quarantine, guard pages, random order") \
 	X(disable, "DISABLE", SWITCH, 0, 0, 1, "", "scopes are plain calls") \
 	X(wrap_threads, "WRAP_THREADS", SWITCH, 0, 0, 1, "", \
 	  "each thread's whole life is a scope (for tests)") \

@@ -160,6 +160,7 @@ REGION_API const char *region_name_of(const void *p);
 	X(big_reclaimed, "blocks", "of them, reclaimed by a search") \
 	X(heap_over_limit, "blocks", "served by the general heap: the scope's byte limit was reached") \
 	X(heap_no_buffer, "blocks", "served by the general heap: no buffer could be had") \
+	X(heap_hardened, "blocks", "served by the general heap: LIBREGION_HARDEN, and the policy is unfreed") \
 	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \
 	X(late_frees, "blocks", "frees of blocks that a scope had already reclaimed") \
 	X(searches, "searches", "searches that told reachable blocks from others") \

@@ -28,7 +28,7 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 	struct heap *heap = heap_self();
 	void *p = NULL;
 
-	if (heap->inline_granules > 0)
+	if (heap->inline_granules == HEAP_DIRECT_GRANULES)
 		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
 	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
@@ -128,7 +128,7 @@ static inline void *alloc_aligned_fast(size_t align, size_t size)
 {
 	struct heap *heap = heap_self();
 
-	if (heap->inline_granules == 0 || size == 0)
+	if (heap->inline_granules != HEAP_DIRECT_GRANULES || size == 0)
 		return NULL;
 	return heap_alloc_of_class(heap, class_of_aligned(align, size));
 }

@@ -88,6 +88,7 @@ struct world {
 	struct expected expected;
 	enum region_fade forced_fade; /* LIBREGION_FADE, or REGION_FADE_DEFAULT */
 	bool regions_decline;         /* an option makes regions decline small blocks too */
+	bool is_hardened;             /* then the general heap serves scopes that fade whatever is unfreed */
 	bool counts_reclaimed;        /* only when statistics were asked for */
 	atomic_size_t turn;           /* index of the operation whose turn it is */
 	struct actor actors[PROGRAM_THREADS];

@@ -176,6 +176,7 @@ static struct world *world_new(const struct program *program, struct report *rep
 	world->forced_fade = fade_of_environment();
 	world->regions_decline = getenv("LIBREGION_LIMIT") || getenv("LIBREGION_MAX_BLOCK") ||
 	                         getenv("LIBREGION_HEAP_RANGE");
+	world->is_hardened = getenv("LIBREGION_HARDEN");
 	world->counts_reclaimed = getenv("LIBREGION_STATS");
 	shadow_init(&world->shadow, report);
 	for (unsigned i = 0; i < program->threads; i++)

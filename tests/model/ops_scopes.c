@@ -26,11 +26,12 @@ static const char *const scope_names[PROGRAM_THREADS][ACTOR_FRAMES] = {
 
 /* --- frames --- */
 
-static bool op_reclaims(const struct world *world, const struct op *op)
+static enum region_fade fade_of_op(const struct world *world, const struct op *op)
 {
 	if (world->forced_fade != REGION_FADE_DEFAULT)
-		return world->forced_fade == REGION_FADE_NONE;
-	return scope_form_has_options(op->variant) && op->fade == REGION_FADE_NONE;
+		return world->forced_fade;
+	bool is_said = scope_form_has_options(op->variant) && op->fade != REGION_FADE_DEFAULT;
+	return is_said ? (enum region_fade)op->fade : REGION_FADE_UNFREED;
 }
 
 static struct frame *push_frame(struct actor *actor, const struct op *op)
@@ -40,8 +41,10 @@ static struct frame *push_frame(struct actor *actor, const struct op *op)
 	frame->op = op;
 	frame->ignores = op->kind == OP_IGNORE;
 	frame->name = has_options && op->named ? scope_names[actor->id][actor->depth] : "scope";
-	frame->reclaims = !frame->ignores && op_reclaims(actor->world, op);
-	frame->limited = actor->world->regions_decline || (has_options && op->limit_kib);
+	enum region_fade fade = fade_of_op(actor->world, op);
+	frame->reclaims = !frame->ignores && fade == REGION_FADE_NONE;
+	frame->limited = actor->world->regions_decline || (has_options && op->limit_kib) ||
+	                 (actor->world->is_hardened && fade == REGION_FADE_UNFREED);
 	frame->pending_calls = 0;
 	actor->depth++;
 	return frame;
@@ -378,7 +381,7 @@ void world_check_stats(struct world *world)
 	if (world->counts_reclaimed)
 		CHECK_TOTAL(world, stats, blocks_reclaimed);
 	unsigned long long declined = stats.heap_too_big + stats.heap_over_limit + stats.heap_no_buffer +
-	                              stats.heap_other_stack;
+	                              stats.heap_hardened + stats.heap_other_stack;
 	REPORT_CHECK(world->report, declined == world->expected.blocks_declined,
 	             "statistics: heap_too_big and so on sum to %llu instead of %llu", declined,
 	             (unsigned long long)world->expected.blocks_declined);
