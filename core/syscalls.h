@@ -1,8 +1,8 @@
 /*
  * syscalls.h: system calls that keep errno, for the files of core/ that talk to the kernel.
  *
- * They are made here where it is known how: libc's syscall() lies among code that a small program has no other
- * use for, and the kernel would make sixteen pages of that resident.
+ * They are made here where it is known how: libc's syscall() lies among code that a small program has no
+ * other use for, and the kernel would make sixteen pages of that resident.
  */
 #ifndef LIBREGION_SYSCALLS_H
 #define LIBREGION_SYSCALLS_H

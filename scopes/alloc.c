@@ -98,6 +98,20 @@ static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
 	return p;
 }
 
+/* The scope in whose open region of this thread p is a live block, and its head; NULL: none. */
+static struct scope *scope_of(struct thread *thread, const void *p, unsigned char **head)
+{
+	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
+	struct scope *scope = (struct scope *)span_region(span);
+
+	if (span_kind(span) != SPAN_BUFFER || !scope || waiting_has(span, p))
+		return NULL;
+	*head = buffer_find(span, p);
+	if (!*head || scope->thread != thread || (granule_load(*head) & GRANULE_FADED))
+		return NULL;
+	return scope;
+}
+
 /* Copies what both blocks hold, and frees the old one. */
 static void *replace(void *to, void *p, size_t old_bytes, size_t size)
 {
@@ -165,7 +179,7 @@ void *scopes_realloc(void *p, size_t size)
 
 	if (old_bytes == 0 && !null_has(p))
 		return NULL;
-	struct scope *scope = thread ? region_scope_of(thread, p, &head) : NULL;
+	struct scope *scope = thread ? scope_of(thread, p, &head) : NULL;
 	return scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
 }
 
@@ -201,7 +215,7 @@ void *region_keep(void *p)
 		report("region_keep(%p): not the start of a live block; ignored", p);
 		return p;
 	}
-	struct scope *scope = thread ? region_scope_of(thread, p, &head) : NULL;
+	struct scope *scope = thread ? scope_of(thread, p, &head) : NULL;
 	span->had_keeps = true;
 	if (!(granule_mark(head, GRANULE_FADED) & GRANULE_FADED) && scope)
 		note_kept(&scope->region, granule_size(head) << GRANULE_SHIFT);
@@ -224,7 +238,7 @@ int region_owns(const void *p)
 	struct scope *scope = scope_top(heap_self());
 	unsigned char *head;
 
-	return scope_is_open(scope) && region_scope_of(scope->thread, p, &head) == scope;
+	return scope_is_open(scope) && scope_of(scope->thread, p, &head) == scope;
 }
 
 const char *region_name_of(const void *p)

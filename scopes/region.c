@@ -594,17 +594,3 @@ void region_unprepare(struct thread *thread, struct region *region)
 	else
 		buffer_put(thread->heap, span);
 }
-
-struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head)
-{
-	struct span *span = range_has(p) ? span_of(p) : &range.spans[0];
-
-	struct scope *scope = (struct scope *)span_region(span);
-
-	if (span_kind(span) != SPAN_BUFFER || !scope || waiting_has(span, p))
-		return NULL;
-	*head = buffer_find(span, p);
-	if (!*head || scope->thread != thread || (granule_load(*head) & GRANULE_FADED))
-		return NULL;
-	return scope;
-}

@@ -165,9 +165,6 @@ void region_count_open(struct thread *thread);
 /* A block for the thread's current region, by the slow path; or from the general heap. */
 void *region_serve(struct thread *thread, size_t size, size_t align);
 
-/* The live block at p if it belongs to an open region of this thread, else NULL. */
-struct scope *region_scope_of(struct thread *thread, const void *p, unsigned char **head);
-
 /* Adds the blocks that were freed as the newest since the last time to the current region's counters. */
 static inline void region_harvest(struct heap *heap, const struct region *region)
 {
