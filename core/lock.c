@@ -59,6 +59,11 @@ bool lock_try(struct lock *lock)
 	return is_taken;
 }
 
+bool lock_is_any_held(void)
+{
+	return lock_self.held > 0;
+}
+
 static void pause(void)
 {
 #if defined(__x86_64__)

@@ -23,6 +23,9 @@ struct lock {
 void lock_acquire(struct lock *lock);
 void lock_release(struct lock *lock);
 
+/* Does the calling thread hold or await any lock? For signal handlers. */
+bool lock_is_any_held(void);
+
 /* Takes the lock if that needs no waiting. */
 bool lock_try(struct lock *lock);
 

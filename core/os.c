@@ -310,6 +310,16 @@ int os_create(const char *path)
 	return (int)raw_call(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 }
 
+int os_append(const char *path)
+{
+	return (int)raw_call(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
+void os_rename(const char *from, const char *to)
+{
+	raw_call(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
 void os_close(int fd)
 {
 	raw_call(SYS_close, fd);
@@ -339,9 +349,9 @@ size_t os_read_file(const char *path, char *out, size_t capacity)
 	return total;
 }
 
-uint64_t os_block_signals(void)
+uint64_t os_block_signals(int but)
 {
-	uint64_t all = ~(uint64_t)0, before = 0;
+	uint64_t before = 0, all = ~(but ? UINT64_C(1) << (but - 1) : 0);
 
 	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
 	return before;
@@ -362,6 +372,17 @@ bool os_is_secure(void)
 		if (words[i] == AT_SECURE)
 			return words[i + 1] != 0;
 	return getauxval(AT_SECURE) != 0;
+}
+
+bool os_start_timer(int signal, uint64_t ms)
+{
+	struct timespec period = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+	struct itimerspec times = {.it_value = period, .it_interval = period};
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = signal};
+	int timer = 0;
+
+	return raw_call(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0 &&
+	       raw_call(SYS_timer_settime, timer, 0, &times, NULL) == 0;
 }
 
 int os_process_id(void)

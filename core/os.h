@@ -83,9 +83,13 @@ void os_wake(const uint32_t *word);
 void os_wait_for(const uint32_t *word, uint32_t value, unsigned ms);
 void os_wake_all(const uint32_t *word);
 
-/* Writes all of it or gives up. Opens a file to be written anew: -1 on failure. */
+/* Writes all of it or gives up. Opens a file to be written anew, or to be added to: -1 on failure. */
 void os_write(int fd, const char *text, size_t bytes);
 int os_create(const char *path);
+int os_append(const char *path);
+
+/* Puts the file `from` in the place of `to`. */
+void os_rename(const char *from, const char *to);
 void os_close(int fd);
 
 /* A second descriptor, out of the way, for the same open file; or `fd` itself where there is none. */
@@ -94,12 +98,18 @@ int os_keep_fd(int fd);
 /* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
 size_t os_read_file(const char *path, char *out, size_t capacity);
 
-/* Keeps all signals from the calling thread, libc's own too; what os_unblock_signals() is to be given. */
-uint64_t os_block_signals(void);
+/*
+ * Keeps all signals from the calling thread, libc's own too, but for one (0: none); what
+ * os_unblock_signals() is to be given.
+ */
+uint64_t os_block_signals(int but);
 void os_unblock_signals(uint64_t mask);
 
 /* Is this a program with more rights than who runs it (AT_SECURE)? */
 bool os_is_secure(void);
+
+/* Sends the process a signal every so many milliseconds, from now on. False: the kernel refuses. */
+bool os_start_timer(int signal, uint64_t ms);
 
 int os_process_id(void);
 int os_thread_id(void);

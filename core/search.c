@@ -412,7 +412,7 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 	if (!look_start() || !mark_start())
 		return result;
 	/* A handler of the program's that ran here might wait for a thread that stands still. */
-	mask = os_block_signals();
+	mask = os_block_signals(0);
 	result = search(list, signal, align);
 	os_unblock_signals(mask);
 	result.pause_ns = os_clock_ns() - begin_ns;

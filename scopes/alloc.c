@@ -24,6 +24,7 @@ static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 static __attribute__((noinline)) void *
 alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 {
+	stats_tick();
 	if (scope && scope->frame <= sp) {
 		scope_close_abandoned(scope->thread, sp, false);
 		scope = scope_top(scope->thread->heap);

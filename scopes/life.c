@@ -57,6 +57,11 @@ bool scopes_start(void)
 	return __atomic_load_n(&life.state, __ATOMIC_ACQUIRE) == STARTED || start_slow();
 }
 
+void scopes_start_signal(void)
+{
+	stats_start_signal();
+}
+
 void scopes_set_birth_hook(heap_hook *hook)
 {
 	life.birth_hook = hook;
@@ -151,7 +156,7 @@ void scopes_finish(void)
 	if (top)
 		region_count_open(top->thread);
 	site_finish();
-	stats_write();
+	stats_finish();
 }
 
 bool scopes_before_fork(bool may_wait)
@@ -186,6 +191,7 @@ void scopes_after_fork_in_child(void)
 	slot_after_fork_in_child();
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
+	stats_after_fork_in_child();
 	lock_after_fork_in_child(object_lock());
 	lock_after_fork_in_child(pool_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)

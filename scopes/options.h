@@ -46,6 +46,10 @@
 	  "milliseconds that freed memory stays before it goes back to the system") \
 	X(stats, "STATS", TEXT, 0, 0, 0, "1, json, prometheus, or a file name; %p is the process id", \
 	  "statistics at exit, on stderr or to a file (.json and .prom by their ending)") \
+	X(stats_signal, "STATS_SIGNAL", COUNT, 0, 0, 64, "", \
+	  "number of a signal on which they are written, too; 0: none") \
+	X(stats_interval, "STATS_INTERVAL", COUNT, 0, 0, 3600000, "", \
+	  "milliseconds after which they are written, too, by a thread that comes by; with a signal exactly") \
 	X(verbose, "VERBOSE", SWITCH, 0, 0, 1, "", "prints version, path and options in force at start") \
 	X(on_error, "ON_ERROR", CHOICE, 0, 0, 0, "abort report", \
 	  "what follows the report of a misuse: abort(), or the program runs on") \

@@ -193,6 +193,7 @@ static __attribute__((noinline)) bool leave_slow(struct scope *scope)
 {
 	struct thread *thread = scope->thread;
 
+	stats_tick();
 	/* What is inside it hasn't been left. */
 	while (scope_top(thread->heap) != scope)
 		scope_end_top(thread, true);

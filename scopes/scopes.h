@@ -25,6 +25,9 @@ bool scopes_start(void);
  */
 void scopes_start_sites(void);
 
+/* Puts LIBREGION_STATS_SIGNAL into force: once, when libc can be used. */
+void scopes_start_signal(void);
+
 /* Sets what is called after a thread has got its heap. Once, before there are other threads. */
 void scopes_set_birth_hook(void (*hook)(struct heap *heap));
 

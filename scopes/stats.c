@@ -1,14 +1,9 @@
 /*
- * stats.c: counter sets, and their sums as text, JSON or Prometheus exposition text.
- *
- * Writing happens at exit, when other threads may still run and the host's streams may be closed, so it
- * goes through a small buffer of its own straight to a descriptor.
+ * stats.c: counter sets and their sums. stats_write.c writes them, stats_dump.c knows when.
  */
 #include "stats.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "scope.h"
@@ -17,8 +12,7 @@
 static struct stats {
 	struct lock lock;
 	struct counters *ended; /* of threads that have ended, by name */
-	int fd;                 /* where they go at exit, if that isn't a file */
-} stats_state = {.fd = 2};
+} stats_state;
 
 struct lock *stats_lock(void)
 {
@@ -150,47 +144,21 @@ int region_stats_read_scope(const char *name, struct region_stats *stats)
 	return 0;
 }
 
-/* Output. */
-
-struct writer {
-	int fd;
-	size_t used;
-	char text[4096];
-};
-
-static void flush(struct writer *out)
+void stats_read_heap(const struct heap *heap, struct region_stats *stats)
 {
-	os_write(out->fd, out->text, out->used);
-	out->used = 0;
+	*stats = (struct region_stats){0};
+	add_thread(stats, heap->upper, NULL);
 }
 
-static __attribute__((format(printf, 2, 3))) void put(struct writer *out, const char *format, ...)
+/* Lists only ever get longer, at their head. */
+static struct counters *ended_sets(void)
 {
-	va_list args;
-
-	if (sizeof(out->text) - out->used < 512)
-		flush(out);
-	va_start(args, format);
-	int n = vsnprintf(out->text + out->used, sizeof(out->text) - out->used, format, args);
-	va_end(args);
-	if (n > 0)
-		out->used += (size_t)n < sizeof(out->text) - out->used ? (size_t)n : 0;
+	return __atomic_load_n(&stats_state.ended, __ATOMIC_ACQUIRE);
 }
 
-/* A name inside quotes, of JSON or of a Prometheus label, cut where it would be unreasonably long. */
-static void put_quoted(struct writer *out, const char *name)
+static struct counters *sets_of(const struct thread *thread)
 {
-	put(out, "\"");
-	for (size_t i = 0; name[i] && i < 200; i++) {
-		unsigned char c = (unsigned char)name[i];
-		if (c == '"' || c == '\\')
-			put(out, "\\%c", c);
-		else if (c < 0x20)
-			put(out, " ");
-		else
-			put(out, "%c", c);
-	}
-	put(out, "\"");
+	return thread ? __atomic_load_n(&thread->all_counters, __ATOMIC_ACQUIRE) : NULL;
 }
 
 /* Has a list that is looked at before `stop` a set of that name? */
@@ -206,215 +174,27 @@ static bool is_seen_before(const struct thread *stop, const char *name)
 	return false;
 }
 
-typedef void put_set(struct writer *out, const char *name, const struct region_stats *stats, size_t member);
-
-static void put_one(struct writer *out, put_set *fn, const char *name, size_t member)
+static void each_entered(const char *name, stats_visit *visit, void *arg)
 {
 	struct region_stats sum;
 
 	if (region_stats_read_scope(name, &sum) == 0)
-		fn(out, name, &sum, member);
+		visit(arg, name, &sum);
 }
 
-/* Calls fn once for each name that some scope was entered under. */
-static void for_each_name(struct writer *out, put_set *fn, size_t member)
+void stats_each_name(stats_visit *visit, void *arg)
 {
-	for (struct counters *set = stats_state.ended; set; set = set->next)
-		put_one(out, fn, set->name, member);
+	int saved_errno = errno;
+
+	for (struct counters *set = ended_sets(); set; set = set->next)
+		each_entered(set->name, visit, arg);
 	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap) {
 		struct thread *thread = heap->upper;
-		for (struct counters *set = thread ? thread->all_counters : NULL; set; set = set->next)
+		for (struct counters *set = sets_of(thread); set; set = set->next)
 			if (!is_seen_before(thread, set->name))
-				put_one(out, fn, set->name, member);
+				each_entered(set->name, visit, arg);
 	}
-}
-
-static unsigned long long percent_of(uint64_t part, uint64_t whole)
-{
-	return whole ? part * 100 / whole : 0;
-}
-
-static void text_set(struct writer *out, const char *name, const struct region_stats *stats, size_t unused)
-{
-	(void)unused;
-	put(out, "libregion: scope \"%.200s\":\n", name);
-#define PUT(member, unit, help) \
-	if (stats->member) \
-		put(out, "libregion:   %-18s %14llu  %s\n", #member, (unsigned long long)stats->member, help);
-	REGION_STATS_MAP(PUT)
-#undef PUT
-	put(out, "libregion:   %-18s %13llu%%  of its blocks faded\n", "share_faded",
-	    percent_of(stats->blocks_faded, stats->blocks_allocated));
-}
-
-static void text_now(struct writer *out, const struct region_stats *stats)
-{
-	put(out, "libregion: process %d: %llu scopes, %llu blocks, %llu bytes served from buffers\n",
-	    os_process_id(), (unsigned long long)stats->scopes_entered,
-	    (unsigned long long)stats->blocks_allocated, (unsigned long long)stats->bytes_allocated);
-	put(out, "libregion:   %llu bytes of the heap range in use, %llu bytes resident\n",
-	    (unsigned long long)stats->mapped_bytes, (unsigned long long)stats->resident_bytes);
-	if (stats->waiting_blocks)
-		put(out, "libregion:   %llu blocks of %llu bytes wait to be found reachable or not\n",
-		    (unsigned long long)stats->waiting_blocks, (unsigned long long)stats->waiting_bytes);
-}
-
-static void write_text(struct writer *out)
-{
-	struct region_stats stats;
-
-	region_stats_read(&stats);
-	text_now(out, &stats);
-	for_each_name(out, text_set, 0);
-}
-
-static void json_members(struct writer *out, const struct region_stats *stats)
-{
-#define PUT(member, unit, help) put(out, "\"%s\": %llu, ", #member, (unsigned long long)stats->member);
-	REGION_STATS_MAP(PUT)
-#undef PUT
-	put(out, "\"share_faded_percent\": %llu", percent_of(stats->blocks_faded, stats->blocks_allocated));
-}
-
-static void json_set(struct writer *out, const char *name, const struct region_stats *stats, size_t unused)
-{
-	(void)unused;
-	put(out, ",\n    {\"name\": ");
-	put_quoted(out, name);
-	put(out, ", ");
-	json_members(out, stats);
-	put(out, "}");
-}
-
-static void json_threads(struct writer *out)
-{
-	const char *separator = "\n";
-
-	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap) {
-		struct region_stats stats = {0};
-
-		add_thread(&stats, heap->upper, NULL);
-		put(out, "%s    {", separator);
-		json_members(out, &stats);
-		put(out, "}");
-		separator = ",\n";
-	}
-}
-
-static void write_json(struct writer *out)
-{
-	struct region_stats stats;
-
-	region_stats_read(&stats);
-	put(out, "{\n  \"version\": \"%s\", \"process_id\": %d,\n  \"process\": {", region_version(),
-	    os_process_id());
-	json_members(out, &stats);
-	put(out, ", \"cached_bytes\": %llu, \"waiting_blocks\": %llu, \"waiting_bytes\": %llu",
-	    (unsigned long long)stats.cached_bytes, (unsigned long long)stats.waiting_blocks,
-	    (unsigned long long)stats.waiting_bytes);
-	put(out, ", \"mapped_bytes\": %llu, \"resident_bytes\": %llu},\n",
-	    (unsigned long long)stats.mapped_bytes, (unsigned long long)stats.resident_bytes);
-	put(out, "  \"threads\": [");
-	json_threads(out);
-	/* A first element without a name keeps the separators simple, and says what all scopes sum to. */
-	put(out, "],\n  \"scopes\": [\n    {\"name\": null, ");
-	json_members(out, &stats);
-	put(out, "}");
-	for_each_name(out, json_set, 0);
-	put(out, "]\n}\n");
-}
-
-static const struct metric {
-	const char *name, *help;
-	size_t offset; /* in struct region_stats */
-} metrics[] = {
-#define METRIC(member, unit, help) {#member, help, offsetof(struct region_stats, member)},
-	REGION_STATS_MAP(METRIC)
-#undef METRIC
-};
-
-static void prometheus_sample(struct writer *out, const char *name, const struct region_stats *stats,
-                              size_t member)
-{
-	uint64_t value;
-
-	memcpy(&value, (const char *)stats + metrics[member].offset, sizeof(value));
-	put(out, "libregion_%s{scope=", metrics[member].name);
-	put_quoted(out, name);
-	put(out, "} %llu\n", (unsigned long long)value);
-}
-
-static void prometheus_head(struct writer *out, const char *name, const char *help, const char *type)
-{
-	put(out, "# HELP libregion_%s %s\n# TYPE libregion_%s %s\n", name, help, name, type);
-}
-
-static void write_prometheus(struct writer *out)
-{
-	struct region_stats stats;
-
-	region_stats_read(&stats);
-	for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++) {
-		bool is_peak = metrics[i].offset == offsetof(struct region_stats, peak_bytes);
-		prometheus_head(out, metrics[i].name, metrics[i].help, is_peak ? "gauge" : "counter");
-		for_each_name(out, prometheus_sample, i);
-	}
-	prometheus_head(out, "mapped_bytes", "bytes of the heap range in use by spans", "gauge");
-	put(out, "libregion_mapped_bytes %llu\n", (unsigned long long)stats.mapped_bytes);
-	prometheus_head(out, "resident_bytes", "resident bytes of the process", "gauge");
-	put(out, "libregion_resident_bytes %llu\n", (unsigned long long)stats.resident_bytes);
-}
-
-/* Where to: stderr, or the file that the option names, with %p as the process id. */
-static int open_target(const char *target, char *path, size_t capacity)
-{
-	const char *mark = strstr(target, "%p");
-
-	if (mark)
-		snprintf(path, capacity, "%.*s%d%s", (int)(mark - target), target, os_process_id(), mark + 2);
-	else
-		snprintf(path, capacity, "%s", target);
-	int fd = os_create(path);
-	if (fd < 0)
-		report("LIBREGION_STATS=%s: can't be written; no statistics", path);
-	return fd;
-}
-
-static bool ends_in(const char *text, const char *ending)
-{
-	size_t n = strlen(text), m = strlen(ending);
-
-	return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
-static bool is_word(const char *target)
-{
-	return strcmp(target, "1") == 0 || strcmp(target, "json") == 0 || strcmp(target, "prometheus") == 0;
-}
-
-__attribute__((cold)) void stats_start(void)
-{
-	/* coreutils close stderr before destructors run. */
-	if (*options.stats && is_word(options.stats))
-		stats_state.fd = os_keep_fd(2);
-}
-
-void stats_write(void)
-{
-	const char *target = options.stats;
-	char path[OPTION_TEXT_BYTES + 16] = "";
-	struct writer out = {.fd = stats_state.fd};
-	bool is_json = strcmp(target, "json") == 0 || ends_in(target, ".json");
-	bool is_prometheus = strcmp(target, "prometheus") == 0 || ends_in(target, ".prom");
-
-	if (!*target || strcmp(target, "0") == 0)
-		return;
-	if (!is_word(target) && (out.fd = open_target(target, path, sizeof(path))) < 0)
-		return;
-	(is_json ? write_json : is_prometheus ? write_prometheus : write_text)(&out);
-	flush(&out);
-	if (!is_word(target))
-		os_close(out.fd);
+	errno = saved_errno;
 }
 
 #define STRING_OF(x) #x

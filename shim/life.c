@@ -141,6 +141,7 @@ static __attribute__((constructor(101))) void process_begins(int argc, char **ar
 		report("no thread key to be had; the memory of ended threads stays with them");
 	find_longjmps();
 	print_wanted();
+	scopes_start_signal();
 	scopes_start_sites();
 }
 

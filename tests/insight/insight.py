@@ -27,13 +27,13 @@ def environment(**changes):
     """The tests' own environment without anything that would change what a command finds."""
     kept = {name: value for name, value in os.environ.items()
             if name != "LD_PRELOAD" and not name.startswith("LIBREGION_")}
-    return {**kept, "LIBREGION_LIBRARY": LIBRARY, **changes}
+    return {**kept, **changes}
 
 
 def region(*words, status=0, **changes):
     """Runs the command; it has to end with this status. What it said on stdout and on stderr."""
     done = subprocess.run([REGION, *map(str, words)], capture_output=True, text=True, check=False,
-                          env=environment(**changes), timeout=120)
+                          env=environment(LIBREGION_LIBRARY=LIBRARY, **changes), timeout=120)
     if done.returncode != status:
         raise AssertionError(f"status {done.returncode}, not {status}, of: region {' '.join(map(str, words))}\n"
                              f"{done.stdout}{done.stderr}")

@@ -33,6 +33,17 @@ static void *take_turns(void *arg)
 	return NULL;
 }
 
+Test(lock, a_thread_knows_whether_it_holds_any)
+{
+	static struct lock own;
+
+	cr_assert(!lock_is_any_held());
+	lock_acquire(&own);
+	cr_assert(lock_is_any_held());
+	lock_release(&own);
+	cr_assert(!lock_is_any_held());
+}
+
 Test(lock, one_thread_at_a_time_holds_it, .timeout = 30)
 {
 	pthread_t threads[THREADS];
