@@ -16,6 +16,7 @@
 
 #include "scope.h"
 #include "scopes.h"
+#include "trace.h"
 
 #define TRIES 3u
 #define FIRST_REST_MS 1000u
@@ -83,12 +84,17 @@ static void note_success(const struct search *result)
 	                 __ATOMIC_RELAXED);
 }
 
-static void count_settled(struct region_stats *stats, const struct settled *settled)
+static void count_settled(struct counters *counters, const struct settled *settled)
 {
+	struct region_stats *stats = &counters->stats;
+	size_t faded_bytes = settled->faded_granules << GRANULE_SHIFT;
+
 	stats_add(&stats->blocks_reclaimed, settled->reclaimed_blocks);
 	stats_add(&stats->bytes_reclaimed, settled->reclaimed_granules << GRANULE_SHIFT);
 	stats_add(&stats->blocks_faded, settled->faded_blocks);
-	stats_add(&stats->bytes_faded, settled->faded_granules << GRANULE_SHIFT);
+	stats_add(&stats->bytes_faded, faded_bytes);
+	if (settled->faded_blocks > 0)
+		TRACE_3(fade, counters->name, settled->faded_blocks, faded_bytes);
 }
 
 static void count_search(struct region_stats *stats, const struct search *result)
@@ -103,6 +109,7 @@ static void count_search(struct region_stats *stats, const struct search *result
 static void search(struct thread *thread, struct counters *counters, uintptr_t sp)
 {
 	struct span *list = waiting_take();
+	size_t reclaimed_granules = 0, faded_granules = 0;
 
 	if (!list && !waiting_has_bigs())
 		return;
@@ -118,11 +125,15 @@ static void search(struct thread *thread, struct counters *counters, uintptr_t s
 		next = span->next;
 		struct counters *of_name = stats_of(thread, span->wait_name);
 		struct settled settled = waiting_settle(span, result.is_done);
-		count_settled(&of_name->stats, &settled);
+		count_settled(of_name, &settled);
+		reclaimed_granules += settled.reclaimed_granules;
+		faded_granules += settled.faded_granules;
 		if (settled.span == SETTLED_EMPTY)
 			buffer_put(thread->heap, span);
 	}
 	stats_add(&counters->stats.big_reclaimed, waiting_settle_bigs(result.is_done));
+	TRACE_4(sweep, result.bytes, result.pause_ns, reclaimed_granules << GRANULE_SHIFT,
+	        faded_granules << GRANULE_SHIFT);
 }
 
 bool reach_is_due(void)

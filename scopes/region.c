@@ -20,6 +20,7 @@
 #include "scope.h"
 #include "scope_fast.h"
 #include "scopes.h"
+#include "trace.h"
 
 /* Under `none`, a block above LIBREGION_MAX_BLOCK has a buffer of its own, so that it is reclaimed too. */
 #define OWN_BUFFER_MAX_BYTES ((size_t)8 << 20)
@@ -340,6 +341,7 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 		return p ? p : big_from_heap(scope, size, align);
 	}
 	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
+	TRACE_4(refill, region->name, bytes, thread->heap->cursor, thread->heap->limit);
 	if (!reason)
 		return bump(thread->heap, bytes, align);
 	/* So that what is freed meanwhile is found in the end. */
@@ -430,6 +432,8 @@ static size_t close_surveyed(struct thread *thread, struct region *region, struc
 		ending = buffer_end_scope(span, reclaims);
 		thread->has_faded |= ending.has_survivors;
 		stats_add(reclaims ? &stats->blocks_reclaimed : &stats->blocks_faded, ending.blocks);
+		if (!reclaims && ending.blocks > 0)
+			TRACE_3(fade, region->name, ending.blocks, ending.bytes);
 	} else {
 		granule_zero(range_map_of(span->fresh_lo), range_map_of(span->fresh_hi));
 		/* So the next scope may begin where this one has. */
@@ -571,7 +575,7 @@ void region_prepare(struct thread *thread, struct region *region, const struct p
 
 	if (region->policy != policy || region->counters->name != policy->name)
 		region->counters = stats_of(thread, policy->name);
-	*region = (struct region){.policy = policy, .counters = region->counters};
+	*region = (struct region){.policy = policy, .counters = region->counters, .name = policy->name};
 	if (is_sheltered(region) || policy->limit_bytes != SIZE_MAX)
 		return;
 	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */

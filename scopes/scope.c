@@ -139,6 +139,7 @@ static void run_exit_calls(struct thread *thread, struct scope *scope)
 static __attribute__((noinline)) void close_top(struct thread *thread, bool is_certain)
 {
 	struct scope *scope = scope_top(thread->heap);
+	bool is_open = scope_is_open(scope);
 
 	scope->serial = 0;
 	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
@@ -146,7 +147,7 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	run_exit_calls(thread, scope);
 	if (scope->is_lasting) {
 		within_suspend(thread, scope);
-	} else if (scope_is_open(scope)) {
+	} else if (is_open) {
 		region_close(thread, &scope->region, is_certain);
 		region_prepare(thread, &scope->region, scope->region.policy);
 	} else if (scope->region.buffers && !scope->region.buffers->had_keeps) {
@@ -159,6 +160,8 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	scope->inline_granules = 0;
 	scope->must_close = false;
 	scope_pop(thread->heap, scope);
+	if (is_open)
+		scope_trace_exit(scope);
 }
 
 __attribute__((cold, noinline)) void scope_end_top(struct thread *thread, bool is_certain)
@@ -201,6 +204,7 @@ static __attribute__((noinline)) bool leave_slow(struct scope *scope)
 	if (is_simple && region_close_quick(thread, &scope->region)) {
 		scope->serial = 0;
 		scope_pop(thread->heap, scope);
+		scope_trace_exit(scope);
 		return false;
 	}
 	close_top(thread, true);

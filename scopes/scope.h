@@ -40,6 +40,7 @@ struct region {
 	char *extent;            /* where the cursor started in the current hole */
 	const struct policy *policy;
 	struct counters *counters;
+	const char *name;        /* the policy's, for tracers */
 	struct span *sweep;      /* the next buffer to look for holes in, or NULL */
 	size_t held_bytes;       /* of its buffers */
 	size_t unswept_bytes;    /* bumped since it last looked for holes in its other buffers */

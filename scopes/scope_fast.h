@@ -8,6 +8,7 @@
 #define LIBREGION_SCOPE_FAST_H
 
 #include "scope.h"
+#include "trace.h"
 
 /*
  * Makes a scope behind the top one the top, with its region as the current one. What the outer one has to
@@ -34,6 +35,12 @@ static inline uintptr_t scope_frame_in(const struct scope *outer, uintptr_t fram
 static inline void scope_count_entry(const struct scope *scope)
 {
 	stats_add(&scope->region.counters->stats.scopes_entered, 1);
+	TRACE_2(enter, scope->region.name, scope);
+}
+
+static inline void scope_trace_exit(const struct scope *scope)
+{
+	TRACE_2(exit, scope->region.name, scope);
 }
 
 static inline bool scope_is_same(const struct region_options *a, const struct region_options *b)
@@ -135,6 +142,7 @@ static inline __attribute__((always_inline)) bool scope_leave_fast(struct scope 
 	if (__builtin_expect(!scope_is_empty_top(scope), 0))
 		return false;
 	scope_pop(scope->thread->heap, scope);
+	scope_trace_exit(scope);
 	return true;
 }
 

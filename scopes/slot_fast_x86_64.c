@@ -24,6 +24,7 @@
  */
 #include "scope_fast.h"
 #include "slot.h"
+#include "trace.h"
 
 /* The offset of a member, as an operand. */
 #define HEAP(member) [heap_##member] "i"(offsetof(struct heap, member))
@@ -95,6 +96,7 @@ static_assert(offsetof(struct site_entry, is_of_libc) == offsetof(struct site_en
 	                 "movq %[bump_most], %c[heap_bump_granules](%%rax)\n"                           \
 	                 "mov %c[region_counters](%%rdi), %%rsi\n"                                      \
 	                 "addq $1, %c[entered](%%rsi)\n"                                                \
+	                 TRACE_NOTE("enter", "8@%c[region_name](%%rdi) 8@%%rdi")                        \
 	                 "mov %c[slot_code](%%rcx), %%rsi\n"                                            \
 	                 "mov %%rsi, 40(%%rsp)\n"                                                       \
 	                 "mov %%rcx, %c[thread_open_slot](%%rdx)\n" /* the gate is open */              \
@@ -102,7 +104,7 @@ static_assert(offsetof(struct site_entry, is_of_libc) == offsetof(struct site_en
 	                 : HEAP(cursor), HEAP(limit), HEAP(upper_top), HEAP(inline_granules),           \
 	                   HEAP(bump_granules), THREAD(ready_slot), THREAD(open_slot), SCOPE(frame),    \
 	                   SCOPE(serial), REGION(extent), REGION(limit),                \
-	                   REGION(counters), SLOT(target), SLOT(return_address), SLOT(cfa),             \
+	                   REGION(counters), REGION(name), SLOT(target), SLOT(return_address), SLOT(cfa),             \
 	                   SLOT(scope), SLOT(code), SITE(resume), [bump_most] "i"(GRANULE_SHORT_MAX),   \
 	                   [entered] "i"(offsetof(struct counters, stats.scopes_entered)))
 
@@ -208,6 +210,8 @@ __attribute__((naked, aligned(64))) void slot_exit(void)
 		"mov %%rdx, %c[heap_upper_top](%%rax)\n"
 		"movq $0, %c[heap_cursor](%%rax)\n"
 		"movq $0, %c[heap_limit](%%rax)\n"
+		"mov %c[slot_scope](%%rcx), %%rdx\n" /* for tracers */
+		TRACE_NOTE("exit", "8@%c[region_name](%%rdx) 8@%%rdx")
 		"mov %%rcx, %c[thread_ready_slot](%%rsi)\n" /* the gate is open */
 		".cfi_remember_state\n" RESTORE_FOUR
 		"lea 8(%%rsp), %%rsp\n"
@@ -222,6 +226,6 @@ __attribute__((naked, aligned(64))) void slot_exit(void)
 		:
 		: HEAP(upper), HEAP(upper_top), HEAP(popped_blocks), HEAP(cursor), HEAP(limit),
 		  HEAP(bump_granules), HEAP(inline_granules), THREAD(base), THREAD(open_slot),
-		  THREAD(ready_slot), SCOPE(serial), SCOPE(must_close), REGION(extent), SLOT(next),
-		  SLOT(lone_number), [direct] "i"(HEAP_DIRECT_GRANULES));
+		  THREAD(ready_slot), SCOPE(serial), SCOPE(must_close), REGION(extent), REGION(name),
+		  SLOT(next), SLOT(scope), SLOT(lone_number), [direct] "i"(HEAP_DIRECT_GRANULES));
 }

@@ -352,6 +352,7 @@ void slot_gate_exit(void)
 	scope->serial = 0;
 	scope_pop(thread->heap, scope);
 	end_move(thread);
+	scope_trace_exit(scope);
 	thread->open_slot = slot->next;
 	if (__builtin_expect(slot->next == &slots.none, 1)) {
 		slot->lone_number = departure->number;

@@ -12,6 +12,7 @@
 
 #include "object.h"
 #include "scopes.h"
+#include "trace.h"
 
 /* Puts a record between two others. */
 static void link_record(struct scope *outer, struct scope *scope)
@@ -74,6 +75,7 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	scope->is_call = scope->must_close = true;
 	scope->region.counters = counters_in(region, thread);
 	stats_add(&scope->region.counters->stats.scopes_entered, 1);
+	TRACE_2(enter, scope->region.name, scope);
 	heap->upper_top = scope;
 	heap->cursor = scope->region.cursor;
 	heap->limit = scope->region.limit;
@@ -102,7 +104,7 @@ void within_suspend(struct thread *thread, struct scope *scope)
 /* What was never used: it holds nothing, and bumps nowhere. */
 static struct region empty_half(struct region_object *region)
 {
-	return (struct region){.policy = &region->policy};
+	return (struct region){.policy = &region->policy, .name = region->name};
 }
 
 /* In the child of a fork, where the thread isn't there that it was open in. */

@@ -51,6 +51,7 @@ command redis-benchmark redis-tools
 command sqlite3 sqlite3
 command perl perl
 command git git
+command gdb gdb
 command xsltproc xsltproc
 command nginx nginx
 command node nodejs

@@ -6,6 +6,8 @@
  *     scopes=COUNT    so many scopes "request", one a millisecond, each with 10 blocks of 96 bytes, 4 of
  *                     them freed
  *     tidy=COUNT      the same with all blocks freed: the scopes need no slow half of malloc
+ *     empty=COUNT     scopes that allocate nothing
+ *     search=COUNT    leaves 3 of 10 blocks of 1000 bytes reachable, so many times, and searches for them
  *     storm=COUNT     four threads that each send themselves SIGUSR2, so often
  *     rush=MS         four threads that enter scopes and allocate as fast as they can
  *     plain=MS        allocates outside of scopes: more and more, then nothing
@@ -20,6 +22,7 @@
 #include "region.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -74,6 +77,17 @@ static void ten_blocks_all_freed(void *blocks)
 		free(((char **)blocks)[i]);
 }
 
+static void nothing(void *unused)
+{
+	(void)unused;
+}
+
+static void empty(long count)
+{
+	while (count-- > 0)
+		region_do_with(&request, nothing, NULL);
+}
+
 static void tidy(long count)
 {
 	char *blocks[10];
@@ -82,6 +96,29 @@ static void tidy(long count)
 		region_do_with(&request, ten_blocks_all_freed, blocks);
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
+}
+
+char *volatile reachable[1000][3]; /* seen by whoever looks at memory */
+static size_t reachable_count;
+
+static void leave_three(void *unused)
+{
+	(void)unused;
+	for (int i = 0; i < 10; i++) {
+		char *p = memset(malloc(1000), i, 1000);
+		if (i < 3)
+			reachable[reachable_count][i] = p;
+	}
+	reachable_count++;
+}
+
+static void search(long count)
+{
+	static const struct region_options leaving = {.name = "leaving", .fade = REGION_FADE_REACHABLE};
+
+	while (count-- > 0 && reachable_count < 1000)
+		region_do_with(&leaving, leave_three, NULL);
+	malloc_trim(0);
 }
 
 static void in_four_threads(void *(*run)(void *), long *number)
@@ -226,6 +263,10 @@ int main(int argc, char **argv)
 			stale = text;
 		else if (strcmp(what, "tidy") == 0)
 			tidy(number);
+		else if (strcmp(what, "empty") == 0)
+			empty(number);
+		else if (strcmp(what, "search") == 0)
+			search(number);
 		else if (strcmp(what, "storm") == 0)
 			in_four_threads(send_signals, &number);
 		else if (strcmp(what, "small_stack") == 0)
