@@ -105,6 +105,7 @@ static void scopes_thread_begin(struct heap *heap)
 {
 	if (!options.disable)
 		begin_scopes(heap);
+	stats_thread_begins();
 	if (life.birth_hook)
 		life.birth_hook(heap);
 }

@@ -9,14 +9,11 @@
 #include "scope.h"
 #include "scopes.h"
 
-static struct stats {
-	struct lock lock;
-	struct counters *ended; /* of threads that have ended, by name */
-} stats_state;
+struct stats_roots stats_roots;
 
 struct lock *stats_lock(void)
 {
-	return &stats_state.lock;
+	return &stats_roots.lock;
 }
 
 /* The set of a name in a list, made if need be; NULL: out of memory. */
@@ -80,17 +77,22 @@ static size_t add_thread(struct region_stats *sum, const struct thread *thread, 
 	return thread ? add_list(sum, &thread->all_counters, name) : 0;
 }
 
+void stats_thread_begins(void)
+{
+	__atomic_store_n(&stats_roots.heaps, heap_all(), __ATOMIC_RELEASE);
+}
+
 void stats_thread_ends(struct thread *thread)
 {
-	lock_acquire(&stats_state.lock);
+	lock_acquire(&stats_roots.lock);
 	for (struct counters *set = thread->all_counters; set; set = set->next) {
-		struct counters *total = set_in(&stats_state.ended, set->name);
+		struct counters *total = set_in(&stats_roots.ended, set->name);
 		if (!total)
 			continue;
 		add_set(&total->stats, set);
 		set->stats = (struct region_stats){0};
 	}
-	lock_release(&stats_state.lock);
+	lock_release(&stats_roots.lock);
 }
 
 static void add_now(struct region_stats *sum)
@@ -108,11 +110,11 @@ static size_t add_all(struct region_stats *sum, const char *name)
 {
 	size_t count;
 
-	lock_acquire(&stats_state.lock);
-	count = add_list(sum, &stats_state.ended, name);
+	lock_acquire(&stats_roots.lock);
+	count = add_list(sum, &stats_roots.ended, name);
 	for (struct heap *heap = heap_all(); heap; heap = heap->next_heap)
 		count += add_thread(sum, heap->upper, name);
-	lock_release(&stats_state.lock);
+	lock_release(&stats_roots.lock);
 	return count;
 }
 
@@ -153,7 +155,7 @@ void stats_read_heap(const struct heap *heap, struct region_stats *stats)
 /* Lists only ever get longer, at their head. */
 static struct counters *ended_sets(void)
 {
-	return __atomic_load_n(&stats_state.ended, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&stats_roots.ended, __ATOMIC_ACQUIRE);
 }
 
 static struct counters *sets_of(const struct thread *thread)
@@ -166,7 +168,7 @@ static bool is_seen_before(const struct thread *stop, const char *name)
 {
 	struct region_stats unused = {0};
 
-	if (add_list(&unused, &stats_state.ended, name) > 0)
+	if (add_list(&unused, &stats_roots.ended, name) > 0)
 		return true;
 	for (struct heap *heap = heap_all(); heap && heap->upper != stop; heap = heap->next_heap)
 		if (add_thread(&unused, heap->upper, name) > 0)

@@ -12,10 +12,10 @@
 
 #include <stdbool.h>
 
+#include "core/core.h"
 #include "region.h"
 
 struct thread;
-struct heap;
 
 struct counters {
 	struct region_stats stats; /* only the members of REGION_STATS_MAP */
@@ -39,6 +39,16 @@ struct counters *stats_of(struct thread *thread, const char *name);
 
 /* Adds what a thread has counted to the process's sets. */
 void stats_thread_ends(struct thread *thread);
+
+/* Where all sets are found from; for who looks from outside (inspect.c). */
+extern struct stats_roots {
+	struct heap *heaps;     /* all that threads have had */
+	struct counters *ended; /* what threads that have ended have counted, by name */
+	struct lock lock;       /* guards that */
+} stats_roots __attribute__((visibility("hidden")));
+
+/* A thread has got its heap. */
+void stats_thread_begins(void);
 
 /* Guards the process's sets. */
 struct lock *stats_lock(void);
