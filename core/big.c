@@ -160,22 +160,40 @@ static void release(struct span *span)
 	span_free(span, is_clean);
 }
 
+static struct big {
+	bool cannot_move; /* the kernel has refused once; it isn't asked again */
+	void (*sample_hook)(void *sample, const char *call);
+} big;
+
+void big_set_sample_hook(void (*hook)(void *sample, const char *call))
+{
+	big.sample_hook = hook;
+}
+
+static __attribute__((cold, noinline)) void end_sample(struct span *span, const char *call)
+{
+	void *sample = span->sample;
+
+	span->sample = NULL;
+	big.sample_hook(sample, call);
+}
+
 void big_free(struct heap *heap, struct span *span, void *p, const char *call)
 {
-	if (p != span->start)
+	if (p != span->start) {
 		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - span->start), span->bytes);
-	else if (harden_is_on() && harden_free_big(heap, span, call))
 		return;
-	else if (heap->state == HEAP_LIVE && span_bytes(span) <= BIG_SPARE_MAX_BYTES && !span->was_moved)
+	}
+	if (__builtin_expect(span->sample != NULL, 0))
+		end_sample(span, call);
+	if (harden_is_on() && harden_free_big(heap, span, call))
+		return;
+	if (heap->state == HEAP_LIVE && span_bytes(span) <= BIG_SPARE_MAX_BYTES && !span->was_moved)
 		put_spare(heap, span);
 	else
 		release(span);
 }
-
-static struct big {
-	bool cannot_move; /* the kernel has refused once; it isn't asked again */
-} big;
 
 /*
  * Brings the pages to a longer span without copying. Pages that were brought before lie in several of
@@ -199,6 +217,7 @@ static void *move(struct span *span, size_t bytes)
 	set_bytes(to, bytes);
 	to->is_zero = false;
 	to->was_moved = true;
+	to->sample = span->sample;
 	/* What is left behind reads as zero. */
 	span_free(span, true);
 	return to->start;

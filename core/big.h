@@ -28,6 +28,12 @@ void big_clear(struct span *span, size_t bytes);
 
 void big_free(struct heap *heap, struct span *span, void *p, const char *call);
 
+/*
+ * Sets what is called when a block is freed whose span has a `sample`, by any thread and with no lock
+ * held, once, before there is any. `call` names the caller's function.
+ */
+void big_set_sample_hook(void (*hook)(void *sample, const char *call));
+
 /* Makes the block larger or smaller; its address, which may be new, or NULL and nothing has changed. */
 void *big_resize(struct span *span, size_t bytes);
 
@@ -51,7 +57,9 @@ static inline size_t big_page_round(size_t bytes)
 	return (bytes + OS_PAGE - 1) & ~(OS_PAGE - 1);
 }
 
-/* The first bin whose spans have `slices` or more: one for each length to 8, then four for each doubling. */
+/*
+ * The first bin whose spans have `slices` or more: one for each length to 8, then four for each doubling.
+ */
 static inline unsigned big_bin(size_t slices)
 {
 	if (slices <= 8)

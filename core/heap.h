@@ -88,6 +88,12 @@ struct heap {
 	struct heap *next_heap;           /* all heaps */
 	struct heap *next_idle;
 
+	/* While its allocations are sampled (HEAP_SAMPLED), what the layer above counts by. */
+	size_t sample_left;      /* the allocation that has this many bytes, or goes past them, is due */
+	size_t sample_gap;       /* what sample_left was set to last */
+	uint64_t sample_blocks;  /* allocations so far */
+	uint64_t sample_bytes;   /* and their bytes, when sample_left was set last */
+
 	/* A line of its own: the only member that other threads write. */
 	struct free_block *inbox __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
@@ -210,11 +216,28 @@ static inline __attribute__((always_inline)) void *slab_pop(struct span *slab)
 	return block;
 }
 
-/* Slabs serve blocks up to that size inline; or, if it is 0, the current region does. */
+/*
+ * Slabs serve blocks up to HEAP_DIRECT_GRANULES inline; or, if it is 0, the current region does; or, if it is
+ * HEAP_SAMPLED, nobody does, so that the layers above see every allocation.
+ */
+#define HEAP_SAMPLED ((size_t)1)
+
 static inline void heap_set_inline(struct heap *heap, size_t granules)
 {
-	heap->inline_granules = granules;
+	heap->inline_granules = granules & HEAP_DIRECT_GRANULES;
 	heap->bump_granules = granules ? 0 : GRANULE_SHORT_MAX;
+}
+
+/* Are allocations sampled, and this one isn't due? */
+static inline bool heap_may_skip(const struct heap *heap, size_t size)
+{
+	return heap->bump_granules == 0 && size < heap->sample_left;
+}
+
+static inline void heap_count_skipped(struct heap *heap, size_t size)
+{
+	heap->sample_left -= size;
+	heap->sample_blocks++;
 }
 
 /*

@@ -75,6 +75,10 @@ uint64_t os_clock_ms(void);
 /* Nanoseconds of a clock that never goes back. */
 uint64_t os_clock_ns(void);
 
+/* CPU time of the calling thread, and of the process, in nanoseconds. */
+uint64_t os_thread_cpu_ns(void);
+uint64_t os_process_cpu_ns(void);
+
 /* Sleeps while *word == value, or returns early; wakes one sleeper. */
 void os_wait(const uint32_t *word, uint32_t value);
 void os_wake(const uint32_t *word);
@@ -94,6 +98,13 @@ void os_close(int fd);
 
 /* A second descriptor, out of the way, for the same open file; or `fd` itself where there is none. */
 int os_keep_fd(int fd);
+
+/*
+ * Maps a stretch of a file to be written through the mapping, after making it as long; the file is made
+ * anew if the stretch is its beginning. NULL: it can't be, or the disk has no room for it. The file is
+ * closed.
+ */
+void *os_map_log(const char *path, size_t offset, size_t bytes);
 
 /* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
 size_t os_read_file(const char *path, char *out, size_t capacity);
@@ -132,7 +143,8 @@ bool os_seal_code(void *p, size_t bytes);
 
 /*
  * Overwrites code of this process, which stays write-protected for everybody else, without splitting its
- * mapping: a descriptor to do it with (-1: /proc isn't there, or forbids it), and one stretch of any length.
+ * mapping: a descriptor to do it with (-1: /proc isn't there, or forbids it), and one stretch of any
+ * length.
  */
 int os_open_code(void);
 bool os_write_code(int fd, uintptr_t to, const void *from, size_t bytes);

@@ -108,6 +108,7 @@ struct span {
 	union {
 		uint64_t asleep_pages; /* slab: a bit for each page that was given back; see sleep.h */
 		struct region *region; /* buffer: the open region it belongs to, or NULL; bare: whose it is */
+		void *sample;          /* big: what is to be told when the block is freed, or NULL */
 	};
 	union {
 		struct {

@@ -1,36 +1,37 @@
 /*
- * advise_file.h: the file that a process writes while its allocations are sampled (LIBREGION_ADVISE). Public
- * to whoever reads it: `region advise` and `region report` do.
+ * advise_file.h: the file that a process writes while its allocations are sampled (LIBREGION_ADVISE).
+ * Public to whoever reads it: `region advise` and `region report` do.
  *
- * A header, then records one behind the other, up to `used_bytes`. The file is mapped by the process, so it
- * is whole up to there however the process has ended, and can be read while it runs. Numbers have this
+ * A header, then records one behind the other, up to `used_bytes`. The file is mapped by the process, so
+ * it is whole up to there however the process has ended, and can be read while it runs. Numbers have this
  * machine's byte order. Records are multiples of 8 bytes and begin with their type and length. None goes
  * across a multiple of ADVISE_CHUNK_BYTES: a record of type ADVISE_REST fills up what is left before one.
- * (That record may be nothing but its first 8 bytes.) Unknown types are to be skipped; another `version` means
- * that what is here has changed.
+ * (That record may be nothing but its first 8 bytes.) Unknown types are to be skipped; another `version`
+ * means that what is here has changed.
  *
- * SAMPLES. Allocation number n of a thread is a sample with probability 1 - exp(-size / mean_bytes), whatever
- * came before: so the sum of 1 / probability over samples is an unbiased estimate of allocations, and that
- * of size / probability of bytes. `mean_bytes` changes as the thread goes, and is noted with each sample. What is
- * allocated in a scope isn't sampled, nor what another thread does before it has its first heap.
+ * SAMPLES. Allocation number n of a thread is a sample with probability 1 - exp(-size / mean_bytes),
+ * whatever came before: so the sum of 1 / probability over samples is an unbiased estimate of allocations,
+ * and that of size / probability of bytes. `mean_bytes` changes as the thread goes, and is noted with each
+ * sample. What is allocated in a scope isn't sampled, nor what another thread does before it has its first
+ * heap.
  *
- * FRAMES. A frame is one call of one function, from when a sample first finds it on the stack until it returns:
- * two calls of a function are two frames. Frames are a forest; `outer` is the caller's frame. The stack of a
- * sample is its frame, that one's outer one, and so on. A frame's `pc` is where in the function the call
- * inwards was, when it was first seen: an address behind a call instruction.
+ * FRAMES. A frame is one call of one function, from when a sample first finds it on the stack until it
+ * returns: two calls of a function are two frames. Frames are a forest; `outer` is the caller's frame. The
+ * stack of a sample is its frame, that one's outer one, and so on. A frame's `pc` is where in the function
+ * the call inwards was, when it was first seen: an address behind a call instruction.
  *
- * ENDS. The return of a frame is hooked, and gives ADVISE_FRAME_END, exactly, though not at once: the record
- * comes with a later sample of the same thread, and not at all if there is none. A frame of which
- * ADVISE_UNHOOKED is said is seen to have ended only when the thread's stack pointer is above it at a later
- * event, so it may have been called again in between without that being seen.
+ * ENDS. The return of a frame is hooked, and gives ADVISE_FRAME_END, exactly, though not at once: the
+ * record comes with a later sample of the same thread, and not at all if there is none. A frame of which
+ * ADVISE_UNHOOKED is said is seen to have ended only when the thread's stack pointer is above it at a
+ * later event, so it may have been called again in between without that being seen.
  *
- * FREES. ADVISE_FREE says which of the sample's frames was the innermost that hadn't ended (0: none). Frames
- * further in had ended: in a scope of theirs the block would have faded. That is exact, but for
+ * FREES. ADVISE_FREE says which of the sample's frames was the innermost that hadn't ended (0: none).
+ * Frames further in had ended: in a scope of theirs the block would have faded. That is exact, but for
  * unhooked frames. A sample without such a record was not freed.
  *
- * THREADS' COUNTS. `blocks` and `bytes` of a thread count all its allocations outside of scopes while samples
- * are taken, so differences between a sample's and a frame's end are what the frame has allocated in
- * between; a sample whose `blocks` are those of the end was the frame's last allocation.
+ * THREADS' COUNTS. `blocks` and `bytes` of a thread count all its allocations outside of scopes while
+ * samples are taken, so differences between a sample's and a frame's end are what the frame has allocated
+ * in between; a sample whose `blocks` are those of the end was the frame's last allocation.
  */
 #ifndef LIBREGION_ADVISE_FILE_H
 #define LIBREGION_ADVISE_FILE_H

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "scope.h"
+#include "advise.h"
 #include "scopes.h"
 #include "slot.h"
 
@@ -21,6 +21,18 @@ static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 	return true;
 }
 
+/* From the general heap, where allocations may be sampled. */
+static void *alloc_general(struct thread *thread, size_t size, size_t align)
+{
+	void *p = NULL;
+
+	if (__builtin_expect(advise.is_on, 0) && thread)
+		p = advise_alloc(thread, size, align);
+	if (p)
+		return p;
+	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
+}
+
 static __attribute__((noinline)) void *
 alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 {
@@ -31,7 +43,7 @@ alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 	}
 	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
 		return region_serve(scope->thread, size, align);
-	return align <= GRANULE_BYTES ? heap_alloc(size) : heap_alloc_aligned(align, size);
+	return alloc_general(scope ? scope->thread : NULL, size, align);
 }
 
 /* In a scope, for what comes here because it is long. Not served where there is anything else to do first. */
@@ -58,6 +70,8 @@ void scopes_before_longjmp(uintptr_t sp)
 {
 	struct scope *scope = scope_top(heap_self());
 
+	if (scope)
+		advise_before_longjmp(scope->thread, sp);
 	/* A handler may be jumping while a site is being entered or left, and no scope is open. */
 	if (!scope || (scope == &scope->thread->base && !scope->thread->has_slots))
 		return;
@@ -157,7 +171,8 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 {
 	struct span *span = span_of(p);
 
-	if (span_kind(span) == SPAN_BIG && size > CLASS_MAX_BYTES) {
+	/* A sample's block may be small for all that it has a span. */
+	if (span_kind(span) == SPAN_BIG && old_bytes > CLASS_MAX_BYTES && size > CLASS_MAX_BYTES) {
 		void *resized = big_resize(span, size);
 		struct scope *scope = scope_top(heap_self());
 		/* Where its pages have moved, the scope that knew it knows it there. */
@@ -169,7 +184,7 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 	                          : size <= old_bytes && size >= old_bytes / 2) {
 		return p;
 	}
-	return replace(heap_alloc(size), p, old_bytes, size);
+	return replace(alloc_general(scope_thread(heap_self()), size, GRANULE_BYTES), p, old_bytes, size);
 }
 
 void *scopes_realloc(void *p, size_t size)

@@ -1,6 +1,7 @@
 /*
  * life.c: start and end of the process and of threads, as scopes see them.
  */
+#include "advise.h"
 #include "counted.h"
 #include "object.h"
 #include "pool.h"
@@ -76,7 +77,6 @@ static struct thread *make_thread(struct heap *heap)
 	thread->heap = heap;
 	thread->base.thread = thread;
 	thread->base.frame = UINTPTR_MAX;
-	thread->base.inline_granules = harden_inline_granules();
 	thread->base.region.policy = &policies.by_default;
 	thread->base.region.counters = stats_of(thread, policies.by_default.name);
 	thread->base.inner = &scope_no_record;
@@ -92,6 +92,8 @@ static void begin_scopes(struct heap *heap)
 	if (!thread)
 		return;
 	heap->upper_top = &thread->base;
+	thread->base.inline_granules = advise_inline_granules();
+	heap_set_inline(heap, thread->base.inline_granules);
 	thread->stack_bytes = 0;
 	thread->has_asked_stack = false;
 	slot_thread_begins(thread);
@@ -135,6 +137,7 @@ void scopes_thread_end(struct heap *heap)
 		return;
 	while (scope_top(heap) != &thread->base)
 		scope_end_top(thread, true);
+	advise_thread_ends(thread);
 	slot_thread_ends(thread);
 	trim_thread(heap);
 	if (reach_is_due())
@@ -157,12 +160,14 @@ void scopes_finish(void)
 	if (top)
 		region_count_open(top->thread);
 	site_finish();
+	advise_finish();
 	stats_finish();
 }
 
 bool scopes_before_fork(bool may_wait)
 {
 	lock_fork_begins(may_wait);
+	lock_before_fork(advise_lock());
 	lock_before_fork(reach_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_before_fork(counted_lock(i));
@@ -184,11 +189,13 @@ void scopes_after_fork_in_parent(void)
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_parent(counted_lock(i));
 	lock_after_fork_in_parent(reach_lock());
+	lock_after_fork_in_parent(advise_lock());
 	lock_fork_is_done();
 }
 
 void scopes_after_fork_in_child(void)
 {
+	advise_after_fork_in_child();
 	slot_after_fork_in_child();
 	heap_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
@@ -198,5 +205,6 @@ void scopes_after_fork_in_child(void)
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_child(counted_lock(i));
 	lock_after_fork_in_child(reach_lock());
+	lock_after_fork_in_child(advise_lock());
 	lock_fork_is_done();
 }

@@ -61,6 +61,14 @@
 	X(sites, "SITES", LIST, 0, 0, 0, "[module:]function[@caller][/option=value...],...", \
 	  "functions of the program and its libraries whose calls are scopes") \
 	X(sites_file, "SITES_FILE", TEXT, 0, 0, 0, "a file name", "the same, one a line; # begins a comment") \
+	X(advise, "ADVISE", TEXT, 0, 0, 0, "a file name; %p is the process id", \
+	  "samples allocations, and writes what `region advise` reads") \
+	X(advise_signal, "ADVISE_SIGNAL", COUNT, 0, 0, 64, "", \
+	  "number of a signal that starts sampling, and stops it; 0: it lasts from start to end") \
+	X(advise_mean_bytes, "ADVISE_MEAN", SIZE, 0, 0, 1 << 30, "", \
+	  "mean bytes from one sample to the next; 0: as few as cost little") \
+	X(advise_hooks, "ADVISE_HOOKS", SWITCH, 1, 0, 1, "", \
+	  "returns of functions are hooked while sampling; else they are inferred") \
 	X(help, "HELP", SWITCH, 0, 0, 1, "", "prints this table at start")
 
 #define OPTION_MEMBER_CHOICE(member) uint64_t member;

@@ -306,7 +306,7 @@ void region_ignore(void (*fn)(void *), void *arg)
 		bool is_own = scope_is_own_stack(scope->thread, frame);
 		region_harvest(heap, &scope->outer->region);
 		scope_push(heap, scope->outer, scope, scope_frame_in(scope->outer, is_own ? frame : UINTPTR_MAX));
-		scope->inline_granules = harden_inline_granules();
+		scope->inline_granules = scope->thread->base.inline_granules;
 		heap_set_inline(heap, scope->inline_granules);
 		heap->cursor = heap->limit = NULL;
 		scope->must_close = true;

@@ -96,6 +96,9 @@ struct thread {
 	struct slot *open_slot;   /* of sites (slot.h): the innermost call that is a scope */
 	struct slot *ready_slot;  /* for the next call that may be one without more ado, or NULL */
 	struct slot *free_slots;
+	struct slot *watch_slots; /* slot_watch.c: of frames that are watched, and those not in use */
+	struct slot *watch_free;
+	struct advise_thread *sampler; /* advise.h; NULL: nothing of this thread has been counted */
 	struct scope *moving;     /* empty, and just being made the top one, or the one around it */
 	bool has_slots;           /* open, ready or free */
 	bool is_in_gate;          /* between a site's function and its caller, for longer than a moment */

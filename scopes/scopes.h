@@ -28,6 +28,9 @@ void scopes_start_sites(void);
 /* Puts LIBREGION_STATS_SIGNAL into force: once, when libc can be used. */
 void scopes_start_signal(void);
 
+/* Puts LIBREGION_ADVISE into force, likewise. */
+void scopes_start_advice(void);
+
 /* Sets what is called after a thread has got its heap. Once, before there are other threads. */
 void scopes_set_birth_hook(void (*hook)(struct heap *heap));
 

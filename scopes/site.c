@@ -180,11 +180,19 @@ static bool has_llvm_unwinder(void)
 	return dlsym(RTLD_DEFAULT, "unw_step") || dlsym(RTLD_DEFAULT, "__unw_step");
 }
 
+__attribute__((cold)) bool site_start_slots(void)
+{
+	if (slots.end)
+		return true;
+	dl_iterate_phdr(find_own_text, NULL);
+	return slot_start(has_llvm_unwinder());
+}
+
 __attribute__((cold)) void scopes_start_sites(void)
 {
 	if ((!options.sites && !options.sites_file[0]) || options.disable || !scope_top(heap_self()))
 		return;
-	const char *why = slot_start(has_llvm_unwinder()) ? code_start() : "the processor has no XSAVE";
+	const char *why = site_start_slots() ? code_start() : "the processor has no XSAVE";
 	if (why) {
 		report("LIBREGION_SITES: %s; there are no sites", why);
 		return;
@@ -193,7 +201,6 @@ __attribute__((cold)) void scopes_start_sites(void)
 	read_specs();
 	if (!sites.specs)
 		return;
-	dl_iterate_phdr(find_own_text, NULL);
 	site_look();
 	if (is_any_wanted())
 		ask_loader();

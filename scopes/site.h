@@ -56,7 +56,10 @@ extern struct sites {
 	struct site_name *buckets[SITE_BUCKETS]; /* all names, by the low bits of their hash */
 } sites __attribute__((visibility("hidden")));
 
-/* site.c: the process ends. */
+/* site.c: makes slots ready, once, when libc can be used. False: this processor can't. */
+bool site_start_slots(void);
+
+/* The process ends. */
 void site_finish(void);
 
 /* site_make.c */

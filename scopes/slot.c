@@ -61,8 +61,7 @@ static struct slot *take_fresh(void)
 	return slot;
 }
 
-/* One more slot for the thread. */
-static bool take_slot(struct thread *thread)
+struct slot *slot_take(void)
 {
 	lock_acquire(&slots.lock);
 	struct slot *slot = slots.free;
@@ -72,6 +71,14 @@ static bool take_slot(struct thread *thread)
 		slot = take_fresh();
 	slots.failures += !slot;
 	lock_release(&slots.lock);
+	return slot;
+}
+
+/* One more slot for the thread. */
+static bool take_slot(struct thread *thread)
+{
+	struct slot *slot = slot_take();
+
 	if (!slot)
 		return false;
 	slot->owner = thread;
@@ -92,6 +99,17 @@ static void give_back(struct slot *slot)
 	slot->owner = NULL;
 	slot->next = slots.free;
 	slots.free = slot;
+}
+
+void slot_give_back(struct slot *first)
+{
+	lock_acquire(&slots.lock);
+	for (struct slot *next; first; first = next) {
+		next = first->next;
+		first->lone_number = SLOT_NOT_LONE;
+		give_back(first);
+	}
+	lock_release(&slots.lock);
 }
 
 static bool is_in_list(const struct slot *first, const struct slot *slot)
@@ -141,7 +159,7 @@ static void open_gate(struct thread *thread)
 	if (thread->open_slot == &slots.none && slot) {
 		thread->free_slots = slot->next;
 		slot->next = &slots.none;
-		slot->lone_number = slot_number(slot);
+		slot->lone_number = slot_lone_number(thread, slot);
 		thread->ready_slot = slot;
 	}
 	thread->is_in_gate = false;
@@ -265,6 +283,10 @@ void slot_exit_slow(void *at)
 	if (!top)
 		return;
 	struct thread *thread = top->thread;
+	if (slot_is_watch(slot)) {
+		slot_watched_returns(thread, slot);
+		return;
+	}
 	close_gate(thread);
 	/* What is inside hasn't returned. */
 	close_below(thread, slot->cfa - 1, true);
@@ -301,7 +323,7 @@ int slot_personality(int version, int actions, uint64_t class, void *exception, 
 	struct slot *slot = thread->open_slot;
 	while (slot != &slots.none && (!slot->scope || slot->cfa <= sp))
 		slot = slot->next;
-	if (slot != &slots.none) {
+	if (!slot_watched_is_passed(thread, sp, slot->cfa) && slot != &slots.none) {
 		close_gate(thread);
 		end_scope(thread, slot, true);
 		open_gate(thread);

@@ -20,6 +20,9 @@
  * ready for its next call; that it hasn't, although it has slots, means the same for a moment. Should the
  * handler not return, slot_before_longjmp() clears up.
  *
+ * slot_watch.c uses slots for something else, to see returns of frames that were there before; they are
+ * lists of their own, and belong to no thread.
+ *
  * A scope that a slot has opened has the slot's address as its serial number, until it ends.
  *
  * Slots are taken on the thread's own stack only. In a coroutine or on a signal's stack a site is a plain
@@ -52,17 +55,27 @@ struct site_entry {
 };
 
 struct slot {
-	void *target; /* site_entry.resume */
+	union {
+		void *target;                 /* site_entry.resume */
+		struct advise_frame *watched; /* slot_watch.c; NULL: it has ended */
+	};
 	uintptr_t return_address;
 	uintptr_t cfa;       /* the stack pointer once the function has returned */
 	struct slot *next;   /* the next open slot outwards, or the next free one */
 	struct scope *scope; /* NULL: it has ended, in a way that nobody returns from */
 	void *code;
 	struct thread *owner; /* the thread that has it, open or not; NULL: it is in the pool */
-	uint64_t lone_number; /* its number if no slot and no scope is open further out, else SLOT_NOT_LONE */
+	uint64_t lone_number; /* its number if no slot and no scope is open further out, else one of these */
 };
 
 #define SLOT_NOT_LONE UINT64_MAX
+#define SLOT_WATCH (UINT64_MAX - 1) /* not of a call that is a scope, but to see a frame return */
+#define SLOT_STALE (UINT64_MAX - 2) /* such a one, not in use; its frame was abandoned, it seems */
+
+static inline bool slot_is_watch(const struct slot *slot)
+{
+	return slot->lone_number - SLOT_STALE < 2;
+}
 
 static_assert(sizeof(struct slot) == SLOT_RECORD_BYTES, "the slots' code counts in these");
 static_assert(offsetof(struct slot, target) == SLOT_TARGET, "the slots' code reads it");
@@ -122,6 +135,17 @@ static inline uint64_t slot_number(const struct slot *slot)
 	return (uint64_t)(slot - slot_records);
 }
 
+/*
+ * What lone_number is for a slot with nothing open further out. The fast way out (slot_fast_x86_64.c) leaves
+ * a heap that serves from slabs inline, which isn't wanted while allocations are sampled.
+ */
+static inline uint64_t slot_lone_number(const struct thread *thread, const struct slot *slot)
+{
+	bool is_sampled = thread->base.inline_granules != HEAP_DIRECT_GRANULES;
+
+	return is_sampled ? SLOT_NOT_LONE : slot_number(slot);
+}
+
 /* Makes the slots ready, before the first site is. False: this processor can't. */
 bool slot_start(bool has_llvm_unwinder);
 
@@ -135,6 +159,32 @@ void slot_thread_ends(struct thread *thread);
 
 /* A longjmp of this thread is about to set its stack pointer to sp, on its own stack. */
 void slot_before_longjmp(struct thread *thread, uintptr_t sp);
+
+/* One slot from the pool; NULL: there is none left. Gives a list of them back. */
+struct slot *slot_take(void);
+void slot_give_back(struct slot *first);
+
+/* slot_watch.c, all of it for the calling thread, on its own stack. */
+
+/* Lets the return of a frame come by. False: it can't. */
+bool slot_watch(struct thread *thread, struct advise_frame *frame);
+
+/* The slot whose code that is, or NULL. */
+struct slot *slot_of_code(uintptr_t pc);
+
+/*
+ * Takes back the slots of frames that lie below `sp`: are they gone for certain, or does it only look so?
+ */
+void slot_sweep(struct thread *thread, uintptr_t sp, bool is_certain);
+
+/* Takes back all of them: frames above `sp` return to their callers again. */
+void slot_unwatch(struct thread *thread, uintptr_t sp);
+
+/* A watched frame returns by its slot. */
+void slot_watched_returns(struct thread *thread, struct slot *slot);
+
+/* An unwinder passes a slot above `sp`: is it the innermost watched one, and further in than `before`? */
+bool slot_watched_is_passed(struct thread *thread, uintptr_t sp, uintptr_t before);
 
 /* Around fork(); see core/lock.h. */
 void slot_before_fork(void);

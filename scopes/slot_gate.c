@@ -355,7 +355,7 @@ void slot_gate_exit(void)
 	scope_trace_exit(scope);
 	thread->open_slot = slot->next;
 	if (__builtin_expect(slot->next == &slots.none, 1)) {
-		slot->lone_number = departure->number;
+		slot->lone_number = slot_lone_number(thread, slot);
 		thread->ready_slot = slot;
 	} else {
 		slot->next = thread->free_slots;

@@ -8,6 +8,7 @@
 #define SLOT_CODE_BYTES 32
 #define SLOT_RECORD_BYTES 64
 #define SLOT_TARGET 0
+#define SLOT_RETURN 6 /* behind the slot's call */
 #define SLOT_RETURN_ADDRESS 8
 
 #endif

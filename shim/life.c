@@ -143,6 +143,7 @@ static __attribute__((constructor(101))) void process_begins(int argc, char **ar
 	print_wanted();
 	scopes_start_signal();
 	scopes_start_sites();
+	scopes_start_advice();
 }
 
 static __attribute__((destructor(101))) void process_ends(void)

@@ -23,6 +23,16 @@ static void *alloc_slow(size_t size, size_t align)
 	return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
 }
 
+/* Where allocations are sampled, and this one isn't due to be. */
+static __attribute__((noinline)) void *alloc_skipped(struct heap *heap, size_t size)
+{
+	void *p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
+
+	if (p)
+		heap_count_skipped(heap, size);
+	return p;
+}
+
 __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 {
 	struct heap *heap = heap_self();
@@ -30,6 +40,8 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 
 	if (heap->inline_granules == HEAP_DIRECT_GRANULES)
 		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
+	else if (heap_may_skip(heap, size))
+		p = alloc_skipped(heap, size);
 	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
 
