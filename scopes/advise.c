@@ -344,7 +344,7 @@ static const struct advise_frame *innermost_open(const struct advise_sample *sam
 	return frame;
 }
 
-static void write_free(const struct advise_sample *sample, const char *call)
+static void write_free(const struct thread *thread, const struct advise_sample *sample, const char *call)
 {
 	const struct advise_frame *frame = innermost_open(sample);
 	struct advise_free_record *record = advise_record(ADVISE_FREE, sizeof(*record));
@@ -355,16 +355,21 @@ static void write_free(const struct advise_sample *sample, const char *call)
 	record->frame = frame ? frame->number : 0;
 	record->ns = os_clock_ns();
 	record->thread = (uint32_t)os_thread_id();
-	record->flags = (strcmp(call, "realloc") == 0 ? ADVISE_BY_REALLOC : 0) |
-	                (os_thread_id() != sample->thread ? ADVISE_OTHER_THREAD : 0);
+	record->flags = (strcmp(call, "realloc") == 0 ? ADVISE_BY_REALLOC : 0);
+	if (thread && record->thread == (uint32_t)sample->thread) {
+		record->blocks = thread->heap->sample_blocks;
+		record->bytes = advise_bytes(thread->heap);
+	} else {
+		record->flags |= ADVISE_OTHER_THREAD;
+	}
 	advise_record_done();
 }
 
-static void end_sample(struct advise_sample *sample, const char *call)
+static void end_sample(const struct thread *thread, struct advise_sample *sample, const char *call)
 {
 	lock_acquire(&advise.lock);
 	if (sample->generation == advise.generation) {
-		write_free(sample, call);
+		write_free(thread, sample, call);
 		advise_drop_frame(sample->frame);
 	}
 	drop_record(sample);
@@ -377,7 +382,7 @@ static void sample_is_freed(void *sample, const char *call)
 	struct advise_thread *sampler = thread ? thread->sampler : NULL;
 
 	if (!sampler) {
-		end_sample(sample, call);
+		end_sample(NULL, sample, call);
 		return;
 	}
 	if (sampler->is_busy)
@@ -387,7 +392,7 @@ static void sample_is_freed(void *sample, const char *call)
 		advise_end_frames(thread, scope_here());
 		slot_sweep(thread, scope_here(), false);
 	}
-	end_sample(sample, call);
+	end_sample(thread, sample, call);
 	sampler->is_busy = false;
 }
 

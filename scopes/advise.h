@@ -113,6 +113,12 @@ void advise_before_longjmp(struct thread *thread, uintptr_t sp);
 struct lock *advise_lock(void);
 void advise_after_fork_in_child(void);
 
+/* The bytes of all allocations of a thread that have been counted. */
+static inline uint64_t advise_bytes(const struct heap *heap)
+{
+	return heap->sample_bytes + heap->sample_gap - heap->sample_left;
+}
+
 /* advise_stack.c */
 
 /*

@@ -126,6 +126,7 @@ struct advise_free_record {
 	struct advise_record head;
 	uint64_t sample;
 	uint64_t frame; /* the innermost of its frames that hadn't ended; 0: none */
+	uint64_t blocks, bytes; /* of its thread; 0 if another one frees it */
 	uint64_t ns;
 	uint32_t thread;
 	uint32_t flags;

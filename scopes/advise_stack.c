@@ -89,7 +89,7 @@ void advise_end_frames(struct thread *thread, uintptr_t sp)
 	while (sampler && sampler->top && sampler->top->cfa <= sp) {
 		struct advise_frame *frame = sampler->top;
 		frame->blocks = heap->sample_blocks;
-		frame->bytes = heap->sample_bytes + heap->sample_gap - heap->sample_left;
+		frame->bytes = advise_bytes(heap);
 		sampler->top = frame->outer;
 		frame->next = sampler->ended;
 		sampler->ended = frame;
