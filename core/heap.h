@@ -416,7 +416,7 @@ heap_free_at_least(struct heap *heap, void *p, size_t least)
 	if (__builtin_expect(granule >= HOT_LOAD(range.granules), 0))
 		return false;
 	/* In a scope it is more likely a buffer's; outside, nothing is lost by not looking at the map. */
-	if (heap->inline_granules == 0 &&
+	if (heap->bump_granules != 0 &&
 	    heap_free_in_buffer(heap, p, granule, (least + GRANULE_BYTES - 1) >> GRANULE_SHIFT))
 		return true;
 	return heap_free_in_slab(heap, p, granule, least);
@@ -435,7 +435,7 @@ heap_free_sized_inline(struct heap *heap, void *p, size_t size)
 {
 	size_t granules = (size + GRANULE_BYTES - 1) >> GRANULE_SHIFT;
 
-	if (__builtin_expect(granules > GRANULE_SHORT_MAX && heap->inline_granules == 0, 0))
+	if (__builtin_expect(granules > GRANULE_SHORT_MAX && heap->bump_granules != 0, 0))
 		return heap_free_long(heap, p, size);
 	return heap_free_at_least(heap, p, size);
 }

@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 
@@ -338,17 +339,40 @@ void os_rename(const char *from, const char *to)
 	raw_call(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
-/* The blocks are there before anybody writes to them: a full disk would be a SIGBUS. */
-void *os_map_log(const char *path, size_t offset, size_t bytes)
+/* Whoever has mapped a file that is there already may go on with it: it is replaced, not made shorter. */
+static int create_log(const char *path)
 {
-	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (offset == 0 ? O_CREAT | O_TRUNC : 0);
-	int fd = (int)raw_call(SYS_openat, AT_FDCWD, path, flags, 0600);
+	struct stat old;
+
+	if (raw_call(SYS_lstat, path, &old) == 0 &&
+	    (!S_ISREG(old.st_mode) || raw_call(SYS_unlink, path) != 0))
+		return -1;
+	return (int)raw_call(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+}
+
+static int open_log(const char *path, uint64_t identity)
+{
+	int fd = (int)raw_call(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	struct stat now;
+
+	if (fd < 0 || (raw_call(SYS_fstat, fd, &now) == 0 && now.st_ino == identity))
+		return fd;
+	os_close(fd);
+	return -1;
+}
+
+/* The blocks are there before anybody writes to them: a full disk would be a SIGBUS. */
+void *os_map_log(const char *path, size_t offset, size_t bytes, uint64_t *identity)
+{
+	int fd = offset == 0 ? create_log(path) : open_log(path, *identity);
+	struct stat now;
 	long p = -1;
 
 	if (fd < 0)
 		return NULL;
-	if (raw_call(SYS_fallocate, fd, 0, offset, bytes) == 0)
+	if (raw_call(SYS_fstat, fd, &now) == 0 && raw_call(SYS_fallocate, fd, 0, offset, bytes) == 0)
 		p = raw_call(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+	*identity = now.st_ino;
 	os_close(fd);
 	return p == -1 ? NULL : (void *)p;
 }

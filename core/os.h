@@ -100,11 +100,12 @@ void os_close(int fd);
 int os_keep_fd(int fd);
 
 /*
- * Maps a stretch of a file to be written through the mapping, after making it as long; the file is made
- * anew if the stretch is its beginning. NULL: it can't be, or the disk has no room for it. The file is
- * closed.
+ * Maps a stretch of a file to be written through the mapping, after making it as long. If the stretch is its
+ * beginning, the file is made anew, in place of a regular file that is there, and `identity` set; else it
+ * must be the one that has this identity. NULL: it can't be, or isn't; or the disk has no room. No descriptor
+ * stays open.
  */
-void *os_map_log(const char *path, size_t offset, size_t bytes);
+void *os_map_log(const char *path, size_t offset, size_t bytes, uint64_t *identity);
 
 /* Up to `capacity` bytes from the start of a file; 0 when it can't be read. */
 size_t os_read_file(const char *path, char *out, size_t capacity);

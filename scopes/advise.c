@@ -4,7 +4,7 @@
  *
  * A sample is due after a number of bytes that is drawn anew each time, exponentially distributed: then
  * each byte is as likely to be met as any other, whatever the program's rhythm. The mean is the thread's
- * own and goes up or down such that samples cost about 2.5 % of the thread's time, once 10 ms have been
+ * own and goes up or down such that samples cost about 1.3 % of the thread's time, once 5 ms have been
  * spent.
  */
 #include "advise.h"
@@ -19,9 +19,11 @@
 #define MEAN_MIN_BYTES ((size_t)512)
 #define MEAN_MAX_BYTES ((size_t)1 << 30)
 #define SAMPLES_BETWEEN_LOOKS 16u
-#define COST_SHARE 40u             /* one part in so many of the thread's time */
-#define COST_BURST_NS 10000000u
-#define COST_MAX_NS 50000u         /* of one sample: more is time that others had */
+#define COST_SHARE 80u             /* one part in so many of the thread's time */
+#define COST_BURST_NS 5000000u
+#define COST_MAX_NS 50000u         /* of taking one sample: more is time that others had */
+#define COST_OF_END_NS 2000u       /* of its end, and of the page that it lies on */
+#define COST_OF_FRAME_NS 400u      /* of the return of a hooked frame */
 #define SAMPLES_AT_ONCE 64
 
 struct advise advise;
@@ -181,6 +183,8 @@ static bool begin_thread(struct thread *thread)
 	sampler->start_cpu_ns = os_thread_cpu_ns();
 	sampler->start_bytes = thread->heap->sample_bytes;
 	sampler->cost_ns = 0;
+	sampler->hooked = 0;
+	sampler->thread_id = os_thread_id();
 	sampler->samples = 0;
 	draw_gap(thread->heap, sampler);
 	return true;
@@ -208,7 +212,9 @@ static void note_cost(const struct heap *heap, struct advise_thread *sampler, ui
 	struct advise_header *header = advise_header();
 	uint64_t now_ns = os_clock_ns(), cost_ns = now_ns - start_ns;
 
-	sampler->cost_ns += cost_ns < COST_MAX_NS ? cost_ns : COST_MAX_NS;
+	sampler->cost_ns += (cost_ns < COST_MAX_NS ? cost_ns : COST_MAX_NS) + COST_OF_END_NS +
+	                    sampler->hooked * COST_OF_FRAME_NS;
+	sampler->hooked = 0;
 	if (++sampler->samples % SAMPLES_BETWEEN_LOOKS)
 		return;
 	adapt(heap, sampler);
@@ -277,7 +283,7 @@ static struct advise_sample *note_sample(struct thread *thread, size_t size, siz
 		.frame = advise_take_stack(thread, &pc),
 		.number = ++advise.samples,
 		.generation = advise.generation,
-		.thread = os_thread_id(),
+		.thread = thread->sampler->thread_id,
 	};
 	if (sample->frame)
 		sample->frame->references++;
@@ -354,7 +360,7 @@ static void write_free(const struct thread *thread, const struct advise_sample *
 	record->sample = sample->number;
 	record->frame = frame ? frame->number : 0;
 	record->ns = os_clock_ns();
-	record->thread = (uint32_t)os_thread_id();
+	record->thread = (uint32_t)(thread ? thread->sampler->thread_id : os_thread_id());
 	record->flags = (strcmp(call, "realloc") == 0 ? ADVISE_BY_REALLOC : 0);
 	if (thread && record->thread == (uint32_t)sample->thread) {
 		record->blocks = thread->heap->sample_blocks;
@@ -437,6 +443,7 @@ void advise_after_fork_in_child(void)
 	advise_abandon();
 	if (sampler) {
 		slot_unwatch(thread, scope_here());
+		sampler->thread_id = os_thread_id();
 		sampler->top = sampler->ended = NULL;
 	}
 	if (!strstr(options.advise, "%p")) {

@@ -75,7 +75,9 @@ struct advise_thread {
 	bool is_busy, is_ending;     /* sampling; ending frames */
 	uint64_t random;
 	size_t mean_bytes;
+	int thread_id;
 	unsigned samples;
+	unsigned hooked;             /* frames, by the sample that is being taken */
 	uint64_t start_cpu_ns;       /* of the thread, when it was first counted; and its bytes then */
 	uint64_t start_bytes;
 	uint64_t cost_ns;            /* of its samples so far */

@@ -207,7 +207,7 @@ static bool is_recursion(const struct advise_frame *outer, uintptr_t return_addr
 	return false;
 }
 
-static void write_frame(const struct advise_frame *frame, uintptr_t pc)
+static void write_frame(const struct advise_frame *frame, uintptr_t pc, int thread_id)
 {
 	advise_note_module(pc);
 	struct advise_frame_record *record = advise_record(ADVISE_FRAME, sizeof(*record));
@@ -216,7 +216,7 @@ static void write_frame(const struct advise_frame *frame, uintptr_t pc)
 	record->number = frame->number;
 	record->outer = frame->outer ? frame->outer->number : 0;
 	record->pc = pc;
-	record->thread = (uint32_t)os_thread_id();
+	record->thread = (uint32_t)thread_id;
 	record->flags = (frame->is_hooked ? 0 : ADVISE_UNHOOKED) | (frame->outer ? 0 : ADVISE_OUTERMOST);
 	record->cfa = frame->cfa;
 	advise_record_done();
@@ -234,7 +234,8 @@ static bool push_frame(struct thread *thread, const struct advise_found *found)
 	frame->is_hooked = !is_outermost && found->may_hook && options.advise_hooks && slot_watch(thread, frame);
 	if (!frame->is_hooked && !is_outermost)
 		advise_header()->unhooked++;
-	write_frame(frame, found->pc);
+	sampler->hooked += frame->is_hooked;
+	write_frame(frame, found->pc, sampler->thread_id);
 	return true;
 }
 

@@ -22,6 +22,7 @@ struct known_module {
 static struct writer {
 	char path[2 * OPTION_TEXT_BYTES + 4096];
 	struct advise_header *header; /* the first chunk, which stays mapped */
+	uint64_t identity;            /* of the file: another process may have replaced it */
 	char *chunk;
 	uint64_t next;                /* where the next record goes, and ends once it is done */
 	uint64_t end;
@@ -92,7 +93,7 @@ bool advise_open(void)
 	if (writer.header)
 		return true;
 	set_path();
-	writer.header = os_map_log(writer.path, 0, ADVISE_CHUNK_BYTES);
+	writer.header = os_map_log(writer.path, 0, ADVISE_CHUNK_BYTES, &writer.identity);
 	if (!writer.header) {
 		report("LIBREGION_ADVISE: %s can't be written; nothing is sampled", writer.path);
 		return false;
@@ -141,7 +142,7 @@ static bool next_chunk(void)
 		advise_record_done();
 	}
 	char *chunk = writer.next < FILE_MAX_BYTES
-	                  ? os_map_log(writer.path, writer.next, ADVISE_CHUNK_BYTES)
+	                  ? os_map_log(writer.path, writer.next, ADVISE_CHUNK_BYTES, &writer.identity)
 	                  : NULL;
 	if (!chunk) {
 		advise.is_full = true;

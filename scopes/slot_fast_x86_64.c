@@ -103,8 +103,8 @@ static_assert(offsetof(struct site_entry, is_of_libc) == offsetof(struct site_en
 	                 :                                                                              \
 	                 : HEAP(cursor), HEAP(limit), HEAP(upper_top), HEAP(inline_granules),           \
 	                   HEAP(bump_granules), THREAD(ready_slot), THREAD(open_slot), SCOPE(frame),    \
-	                   SCOPE(serial), REGION(extent), REGION(limit),                \
-	                   REGION(counters), REGION(name), SLOT(target), SLOT(return_address), SLOT(cfa),             \
+	                   SCOPE(serial), REGION(extent), REGION(limit), REGION(counters),              \
+	                   REGION(name), SLOT(target), SLOT(return_address), SLOT(cfa),                 \
 	                   SLOT(scope), SLOT(code), SITE(resume), [bump_most] "i"(GRANULE_SHORT_MAX),   \
 	                   [entered] "i"(offsetof(struct counters, stats.scopes_entered)))
 
