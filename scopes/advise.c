@@ -25,6 +25,7 @@
 #define COST_OF_END_NS 2000u       /* of its end, and of the page that it lies on */
 #define COST_OF_FRAME_NS 400u      /* of the return of a hooked frame */
 #define SAMPLES_AT_ONCE 64
+#define LIVE_FEW 2048.0
 
 struct advise advise;
 
@@ -190,21 +191,31 @@ static bool begin_thread(struct thread *thread)
 	return true;
 }
 
+/* Each sample that lives takes a page: where few are freed, there must be fewer the more there are. */
+static double least_mean_bytes(void)
+{
+	double live = (double)__atomic_load_n(&advise.live, __ATOMIC_RELAXED) / LIVE_FEW;
+
+	return (double)MEAN_MIN_BYTES * (1 + live * live);
+}
+
 /*
- * Once the burst is spent: so that the next samples cost their share of what their bytes take the program.
+ * Once the burst is spent, samples are to cost their share of the time in which their bytes are allocated.
  */
 static void adapt(const struct heap *heap, struct advise_thread *sampler)
 {
 	uint64_t cpu_ns = os_thread_cpu_ns() - sampler->start_cpu_ns;
+	double mean_bytes = (double)FIRST_MEAN_BYTES, least = least_mean_bytes();
 
-	if (options.advise_mean_bytes || sampler->cost_ns < COST_BURST_NS || cpu_ns == 0)
+	if (options.advise_mean_bytes)
 		return;
-	double bytes_of_ns = (double)(heap->sample_bytes - sampler->start_bytes) / (double)cpu_ns;
-	double ns_of_sample = (double)sampler->cost_ns / sampler->samples;
-	double mean_bytes = bytes_of_ns * ns_of_sample * COST_SHARE;
-	if (mean_bytes > (double)MEAN_MAX_BYTES)
-		mean_bytes = (double)MEAN_MAX_BYTES;
-	sampler->mean_bytes = mean_bytes > (double)MEAN_MIN_BYTES ? (size_t)mean_bytes : MEAN_MIN_BYTES;
+	if (sampler->cost_ns >= COST_BURST_NS && cpu_ns > 0) {
+		double bytes_of_ns = (double)(heap->sample_bytes - sampler->start_bytes) / (double)cpu_ns;
+		double ns_of_sample = (double)sampler->cost_ns / sampler->samples;
+		mean_bytes = bytes_of_ns * ns_of_sample * COST_SHARE;
+	}
+	mean_bytes = mean_bytes < least ? least : mean_bytes;
+	sampler->mean_bytes = mean_bytes < (double)MEAN_MAX_BYTES ? (size_t)mean_bytes : MEAN_MAX_BYTES;
 }
 
 static void note_cost(const struct heap *heap, struct advise_thread *sampler, uint64_t start_ns)
@@ -234,8 +245,10 @@ static struct advise_sample *take_record(void)
 		}
 	}
 	struct advise_sample *sample = advise.spare_samples;
-	if (sample)
+	if (sample) {
 		advise.spare_samples = sample->next;
+		advise.live++;
+	}
 	return sample;
 }
 
@@ -243,6 +256,7 @@ static void drop_record(struct advise_sample *sample)
 {
 	sample->next = advise.spare_samples;
 	advise.spare_samples = sample;
+	advise.live--;
 }
 
 static void write_sample(const struct thread *thread, const struct advise_sample *sample, uintptr_t pc,
@@ -444,6 +458,7 @@ void advise_after_fork_in_child(void)
 	if (sampler) {
 		slot_unwatch(thread, scope_here());
 		sampler->thread_id = os_thread_id();
+		thread->watch_free = NULL; /* they go back to the pool with all that nobody owns */
 		sampler->top = sampler->ended = NULL;
 	}
 	if (!strstr(options.advise, "%p")) {

@@ -91,6 +91,7 @@ extern struct advise {
 	unsigned generation;  /* of processes since the first one */
 	uint64_t threads;     /* that have been counted so far */
 	uint64_t frames, samples; /* numbered so far */
+	uint64_t live;            /* samples that haven't been freed */
 	struct advise_frame *spare_frames;
 	struct advise_sample *spare_samples;
 	struct lock lock;

@@ -160,8 +160,9 @@ static GATE void enter_more(struct slot_arrival *arrival)
 	struct thread *thread = scope_thread(heap_self());
 	uintptr_t from = arrival->return_address - (uintptr_t)slot_code;
 	bool is_in_gate = thread->is_in_gate || (thread->open_slot == &slots.none && thread->has_slots);
-	/* The open one's function has jumped here: it is the same call. */
-	bool is_same_call = from < (uintptr_t)(slot_code_end - slot_code);
+	/* The open one's function has jumped here: it is the same call. (Not so with a frame that is watched.) */
+	bool is_same_call = from < (uintptr_t)(slot_code_end - slot_code) &&
+	                    !slot_is_watch(&slot_records[from / SLOT_CODE_BYTES]);
 
 	if (is_in_gate || is_same_call)
 		go_on_plainly(arrival, site);

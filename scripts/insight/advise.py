@@ -35,7 +35,7 @@ import tempfile
 import time
 
 import common
-from analysis import SAMPLES_MIN, SURVIVOR_NS, Analysis, percent, size_text
+from analysis import CALL_NS, HARDLY, SAMPLES_MIN, SURVIVOR_NS, Analysis, percent, size_text
 from common import Refusal
 from files import write_all
 from samples import BadFile, Functions, Run
@@ -170,14 +170,14 @@ def amount(value):
     return f"{value:.1f}T"
 
 
-def saving(analysis, candidate, cpu_s):
+def saving(candidate, cpu_s):
     share = candidate.saving_ns / 1e9 / cpu_s if cpu_s else 0
     return f"{'−' if share < 0 else ''}{percent(abs(share))}"
 
 
-def verdict(analysis, c, cpu_s):
+def verdict(c, cpu_s):
     if c.is_chosen:
-        text = f"saves about {saving(analysis, c, cpu_s)} of the CPU time"
+        text = f"saves about {saving(c, cpu_s)} of the CPU time"
     elif c.reason:
         text = c.reason
     else:
@@ -204,7 +204,7 @@ def print_table(analysis, rows, cpu_s):
         calls = f"{c.calls:.0f}" if c.calls_basis == "counted" else "~" + amount(c.calls)
         lines.append((c.function.label[:60], percent(c.blocks / analysis.blocks), percent(c.bytes / analysis.bytes),
                       percent(c.freed_share), calls, amount(c.blocks_a_call), size_text(c.bytes_a_call),
-                      str(len({t for t, _ in c.threads})), verdict(analysis, c, cpu_s)))
+                      str(len({t for t, _ in c.threads})), verdict(c, cpu_s)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     print(" " * (widths[0] + 2) + "made during its calls".ljust(sum(widths[1:4]) + 6) +
           " " * (widths[4] + 2) + "a call")
@@ -221,12 +221,13 @@ def print_line(analysis, cpu_s):
     total = sum(c.saving_ns for c in analysis.chosen) / 1e9
     print(f"LIBREGION_SITES='{analysis.line}'")
     print()
-    print(f"Predicted: {percent(total / cpu_s)} less CPU time than libregion without sites, of {cpu_s:.2f} s sampled. "
-          "This is what malloc and")
-    print("free save by libregion's own benchmarks, less 12 ns a call and "
-          f"{SURVIVOR_NS:.0f} ns for a block that outlives it; caches may add or take")
-    print("more. Measure it: region compare --sites=... -- PROGRAM. The policy is `unfreed`: what outlives a call stays "
-          "valid.")
+    share = total / cpu_s if cpu_s else 0
+    worth = ", which is hardly worth it" if share < HARDLY else ""
+    print(f"Predicted: {percent(share)} less CPU time than libregion without sites{worth}. This is what malloc and free")
+    print(f"save by libregion's own benchmarks, less {CALL_NS:.0f} ns a call and {SURVIVOR_NS:.0f} ns for a block that "
+          "outlives it; caches may add or")
+    print("take more. Measure it: region compare --sites=... -- PROGRAM")
+    print("The policy is `unfreed`, which is safe with every program: what outlives a call stays valid.")
     for c in analysis.chosen:
         option = analysis.options_of(c)
         if option:
@@ -259,7 +260,7 @@ def print_head(analysis, ran, others, share, cpu_s):
     runs = analysis.runs
     ended = "" if not ran else ", stopped" if ran["was_stopped"] else f", exit status {ran['status']}"
     print(f"{runs[0].program}{f', {len(runs)} processes' if len(runs) > 1 else ''}{ended}: "
-          f"{cpu_s:.2f} s of CPU time, {amount(analysis.blocks)} allocations of {size_text(analysis.bytes)}bytes, "
+          f"{cpu_s:.2f} s of CPU time, {amount(analysis.blocks)} allocations of {size_text(analysis.bytes)}B, "
           f"{amount(analysis.samples)} samples.")
     if others:
         print(f"{others} other process{'es' * (others > 1)} not shown: this one allocates {percent(share)}.")
@@ -275,7 +276,7 @@ def analyse(options, runs, progress):
     """The analysis, how many other processes there were, its share of what they allocate, and the files written."""
     runs, others, share = choose_program(runs)
     analysis = Analysis(runs, Functions(options["sites"]),
-                        lambda done, total: progress.say("samples are looked at", done, total))
+                        lambda done, total: progress.say(f"{done} of {total} samples looked at", 0, 0))
     files = {}
     if options["files"]:
         progress.say(f"writing files to {options['files']}", 0, 0)

@@ -21,9 +21,9 @@ BLOCKS_MIN = 8.0         # a call
 SAMPLES_MIN = 30
 SHARE_MIN = 0.01
 NEARLY_AS_GOOD = 0.85    # an inner function that saves so much of the best is preferred
-LONG_BYTES = 16 << 20    # allocated in a call whose blocks ...
-LONG_TURNS = 16          # ... die so many times over before it returns
-SAVING_MIN = 0.005       # of the CPU time
+LONG_BYTES = 1 << 20     # allocated in a call whose blocks ...
+LONG_TURNS = 64          # ... die so many times over before it returns
+HARDLY = 0.005           # of the CPU time: a saving that is hardly worth it
 SITES_MAX = 4
 BUFFER_MOST_LOG2 = 22
 BEGINNINGS = {"main", "_start", "__libc_start_main", "__libc_start_call_main", "__libc_start_main_impl",
@@ -243,7 +243,7 @@ class Analysis:
     # Judging.
 
     def _why_not(self, c):
-        if c.function.name in BEGINNINGS or c.is_beginning:
+        if (c.function.name or "").partition("@")[0] in BEGINNINGS or c.is_beginning:
             return "it is the whole program, or thread"
         if c.function.refusal:
             return f"can't be hooked: {c.function.refusal}"
@@ -259,8 +259,6 @@ class Analysis:
             return f"too long for a scope: only {size_text(c.live_bytes)} of what a call allocates live at a time"
         if c.saving_ns <= 0:
             return "would cost more than it saves"
-        if c.saving_ns < SAVING_MIN * self.cpu_ns:
-            return "would save next to nothing"
         if c.bytes < SHARE_MIN * self.bytes and c.blocks < SHARE_MIN * self.blocks:
             return "too small a share"
         return None

@@ -30,7 +30,9 @@ static struct {
 
 bool site_is_hooked(void)
 {
-	return region_version != NULL;
+	bool is_only_sampled = getenv("LIBREGION_ADVISE") && !getenv("LIBREGION_STATS");
+
+	return region_version != NULL && !is_only_sampled;
 }
 
 void site_check(bool condition, const char *what)
