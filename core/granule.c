@@ -189,14 +189,28 @@ bool granule_any_freed(const unsigned char *from, size_t bytes)
 	return any(v < 0);
 }
 
-/* Adds up the bytes of a vector of counts: pairs of lanes, then the four pairs of a word. */
-static inline __attribute__((always_inline)) size_t sum(vector counts)
+/* Adds up the bytes of a vector of counts, in pairs of lanes. */
+static inline __attribute__((always_inline)) words pairs_of(vector counts)
 {
 	const uint64_t even = 0x00ff00ff00ff00ffu;
-	words w = (words)counts, pairs = (w & even) + (w >> 8 & even);
-	uint64_t folded = pairs[0] + pairs[1] + pairs[2] + pairs[3];
+	words w = (words)counts;
 
-	return (folded * 0x0001000100010001u) >> 48;
+	return (w & even) + (w >> 8 & even);
+}
+
+/* Adds up the pairs. */
+static inline __attribute__((always_inline)) size_t sum_of_pairs(words pairs)
+{
+	const uint64_t even = 0x0000ffff0000ffffu;
+	words fours = (pairs & even) + (pairs >> 16 & even);
+	uint64_t folded = fours[0] + fours[1] + fours[2] + fours[3];
+
+	return (uint32_t)folded + (folded >> 32);
+}
+
+static inline __attribute__((always_inline)) size_t sum(vector counts)
+{
+	return sum_of_pairs(pairs_of(counts));
 }
 
 /* A lane counts to 255, and a sum of pairs to 65535: so many vectors at once. */
@@ -264,8 +278,9 @@ struct granule_counts granule_count(const unsigned char *from, const unsigned ch
 	return count_any(from, end);
 }
 
-/* Sizes up to GRANULE_SHORT_MAX of so many vectors add up in a lane. */
+/* Sizes up to GRANULE_SHORT_MAX of so many vectors add up in a lane, and so many such sums in a pair. */
 #define SIZE_VECTORS 4u
+#define SIZE_SUMS 128u
 
 /* The granules of long blocks in a vector's worth of the map. */
 static __attribute__((noinline)) size_t add_long(const unsigned char *from, size_t bytes)
@@ -278,6 +293,38 @@ static __attribute__((noinline)) size_t add_long(const unsigned char *from, size
 	return granules;
 }
 
+/* What up to SIZE_SUMS times SIZE_VECTORS vectors add up to, in pairs. */
+struct live_tally {
+	words heads, freed, sizes;
+	vector faded;
+};
+
+/* Up to SIZE_VECTORS vectors; returns where it has stopped. */
+static inline __attribute__((always_inline)) const unsigned char *
+tally_live(struct live_tally *tally, const unsigned char *from, const unsigned char *end, size_t *long_granules)
+{
+	vector heads = {0}, sizes = {0}, freed = {0};
+
+	for (unsigned i = 0; i < SIZE_VECTORS && from < end; i++) {
+		size_t left = (size_t)(end - from), bytes = left < VECTOR_BYTES ? left : VECTOR_BYTES;
+		vector v = bytes == VECTOR_BYTES ? load(from) : load_tail(from, bytes);
+		vector fresh = (vector)((lanes)v + (lanes)v) > 0, live = (v > 0) & fresh;
+		vector is_long = live & (v == (signed char)GRANULE_LONG);
+
+		heads -= live;
+		freed -= fresh & ~live;
+		sizes += v & live & ~is_long;
+		tally->faded |= (v > 0) & ~live;
+		if (__builtin_expect(any(is_long), 0))
+			*long_granules += add_long(from, bytes);
+		from += bytes;
+	}
+	tally->heads += pairs_of(heads);
+	tally->freed += pairs_of(freed);
+	tally->sizes += pairs_of(sizes);
+	return from;
+}
+
 static inline __attribute__((always_inline)) struct granule_live
 add_live(const unsigned char *from, const unsigned char *end)
 {
@@ -285,25 +332,14 @@ add_live(const unsigned char *from, const unsigned char *end)
 	vector faded = {0};
 
 	while (from < end) {
-		vector heads = {0}, sizes = {0}, freed = {0};
+		struct live_tally tally = {0};
 
-		for (unsigned i = 0; i < SIZE_VECTORS && from < end; i++) {
-			size_t left = (size_t)(end - from), bytes = left < VECTOR_BYTES ? left : VECTOR_BYTES;
-			vector v = bytes == VECTOR_BYTES ? load(from) : load_tail(from, bytes);
-			vector fresh = (vector)((lanes)v + (lanes)v) > 0, live = (v > 0) & fresh;
-			vector is_long = live & (v == (signed char)GRANULE_LONG);
-
-			heads -= live;
-			freed -= fresh & ~live;
-			sizes += v & live & ~is_long;
-			faded |= (v > 0) & ~live;
-			if (__builtin_expect(any(is_long), 0))
-				all.granules += add_long(from, bytes);
-			from += bytes;
-		}
-		all.blocks += sum(heads);
-		all.freed_blocks += sum(freed);
-		all.granules += sum(sizes);
+		for (unsigned i = 0; i < SIZE_SUMS && from < end; i++)
+			from = tally_live(&tally, from, end, &all.granules);
+		all.blocks += sum_of_pairs(tally.heads);
+		all.freed_blocks += sum_of_pairs(tally.freed);
+		all.granules += sum_of_pairs(tally.sizes);
+		faded |= tally.faded;
 	}
 	all.any_faded = any(faded);
 	return all;
@@ -331,15 +367,29 @@ struct granule_live granule_add_live(const unsigned char *from, const unsigned c
 	return add_live_any(from, end);
 }
 
-bool granule_any_faded(const unsigned char *from, const unsigned char *end)
+static inline __attribute__((always_inline)) bool any_faded(const unsigned char *from, const unsigned char *end)
 {
 	vector faded = {0};
 
-	for (; from < end; from += VECTOR_BYTES) {
-		size_t left = (size_t)(end - from);
-		vector v = left < VECTOR_BYTES ? load_tail(from, left) : load(from);
-
-		faded |= v >= (signed char)GRANULE_FADED;
-	}
+	for (; end - from >= (long)VECTOR_BYTES; from += VECTOR_BYTES)
+		faded |= load(from) >= (signed char)GRANULE_FADED;
+	if (from < end)
+		faded |= load_tail(from, (size_t)(end - from)) >= (signed char)GRANULE_FADED;
 	return any(faded);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static bool any_faded_avx2(const unsigned char *from, const unsigned char *end)
+{
+	return any_faded(from, end);
+}
+#endif
+
+bool granule_any_faded(const unsigned char *from, const unsigned char *end)
+{
+#if defined(__x86_64__)
+	if (processor_has_avx2())
+		return any_faded_avx2(from, end);
+#endif
+	return any_faded(from, end);
 }

@@ -40,10 +40,13 @@ struct extent {
 	uintptr_t lo, hi;
 };
 
-enum { CUT_RANGE, CUT_TABLES, CUT_FRAMES, CUT_DOUBTFUL, CUT_COUNT };
+/* What belongs to libregion: whole pages. And what isn't looked at of pages that don't. */
+enum { OWN_RANGE, OWN_TABLES, OWN_COUNT };
+enum { CUT_FRAMES, CUT_DOUBTFUL, CUT_COUNT };
 
 static struct state {
-	struct extent cuts[CUT_COUNT]; /* of what isn't looked at */
+	struct extent own[OWN_COUNT];
+	struct extent cuts[CUT_COUNT];
 	uintptr_t own_sp;
 	size_t mappings, strays;
 	bool has_failed;
@@ -97,11 +100,6 @@ static uintptr_t highest_stack(const struct look_mapping *mapping)
 	return highest;
 }
 
-static bool is_own(const struct look_mapping *mapping)
-{
-	return mapping->lo >= state.cuts[CUT_RANGE].lo && mapping->hi <= state.cuts[CUT_RANGE].hi;
-}
-
 /* Where what nobody reads anyway ends, that begins at p; p, if it is memory that blocks lie in. */
 static uintptr_t end_of_ours(uintptr_t p)
 {
@@ -129,22 +127,39 @@ static bool find_holes(const struct look_mapping *mapping, void *unused)
 	return true;
 }
 
+/* Pages of the mapping, but for libregion's own: those are long, and looked at by what they are used for. */
+static void look_between(const struct look_mapping *mapping, uintptr_t lo, uintptr_t hi, unsigned own)
+{
+	if (lo >= hi || state.has_failed)
+		return;
+	if (own == OWN_COUNT) {
+		state.mappings += !state.is_doubtful;
+		state.has_failed = !look_pages(mapping, lo, hi, pages, NULL);
+		return;
+	}
+	struct extent extent = state.own[own];
+	if (extent.hi <= lo || extent.lo >= hi) {
+		look_between(mapping, lo, hi, own + 1);
+		return;
+	}
+	if (extent.lo > lo)
+		look_between(mapping, lo, extent.lo, own + 1);
+	if (extent.hi < hi)
+		look_between(mapping, extent.hi, hi, own + 1);
+}
+
 static bool look_at(const struct look_mapping *mapping, void *unused)
 {
 	uintptr_t border = highest_stack(mapping), page = border & ~(OS_PAGE - 1);
 
 	(void)unused;
-	if (is_own(mapping))
-		return true;
 	/* A page with the border in it is looked at twice, one half each time. */
 	if (state.is_doubtful) {
 		state.cuts[CUT_DOUBTFUL] = (struct extent){border, mapping->hi};
-		page += page < border ? OS_PAGE : 0;
-		state.has_failed |= !look_pages(mapping, mapping->lo, page, pages, NULL);
+		look_between(mapping, mapping->lo, page + (page < border ? OS_PAGE : 0), 0);
 	} else {
 		state.cuts[CUT_DOUBTFUL] = (struct extent){mapping->lo, border};
-		state.has_failed |= !look_pages(mapping, page, mapping->hi, pages, NULL);
-		state.mappings++;
+		look_between(mapping, page, mapping->hi, 0);
 	}
 	return !state.has_failed;
 }
@@ -311,9 +326,9 @@ static void set_cuts(void)
 	const struct lane *last = &range.lanes[LANE_COUNT - 1];
 
 	memset(state.cuts, 0, sizeof(state.cuts));
-	state.cuts[CUT_RANGE].lo = (uintptr_t)range.base;
-	state.cuts[CUT_RANGE].hi = (uintptr_t)last->base + last->reserved_bytes;
-	mark_tables(&state.cuts[CUT_TABLES].lo, &state.cuts[CUT_TABLES].hi);
+	state.own[OWN_RANGE].lo = (uintptr_t)range.base;
+	state.own[OWN_RANGE].hi = (uintptr_t)last->base + last->reserved_bytes;
+	mark_tables(&state.own[OWN_TABLES].lo, &state.own[OWN_TABLES].hi);
 	state.cuts[CUT_FRAMES].hi = state.own_sp;
 }
 
