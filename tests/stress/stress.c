@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct stress the_stress;
@@ -91,6 +92,17 @@ static void *run_job(void *arg)
 	return NULL;
 }
 
+/* Searches of the library end a plain sleep() early: it is a call that isn't restarted. */
+static void let_time_pass(unsigned seconds)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += (time_t)seconds;
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) != 0)
+		continue;
+}
+
 void stress_run(struct stress *stress, void (*work)(struct worker *), void *shared)
 {
 	struct job *jobs = calloc(stress->threads, sizeof *jobs);
@@ -101,7 +113,7 @@ void stress_run(struct stress *stress, void (*work)(struct worker *), void *shar
 		if (pthread_create(&jobs[i].thread, NULL, run_job, &jobs[i]) != 0)
 			stress_fail("no more threads to be had");
 	}
-	sleep(stress->seconds);
+	let_time_pass(stress->seconds);
 	atomic_store(&stress->over, true);
 	for (unsigned i = 0; i < stress->threads; i++)
 		pthread_join(jobs[i].thread, NULL);
