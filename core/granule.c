@@ -112,6 +112,12 @@ const unsigned char *granule_find_head(const unsigned char *byte, const unsigned
 {
 	const unsigned char *at = byte;
 
+	/* Eight at once: there may be a long hole before it. */
+	for (uint64_t eight; at - first >= (ptrdiff_t)sizeof(eight); at -= sizeof(eight)) {
+		copy_bytes(&eight, at + 1 - sizeof(eight), sizeof(eight));
+		if (eight)
+			break;
+	}
 	while (at >= first && granule_load(at) == 0)
 		at--;
 	if (at < first)
@@ -301,7 +307,8 @@ struct live_tally {
 
 /* Up to SIZE_VECTORS vectors; returns where it has stopped. */
 static inline __attribute__((always_inline)) const unsigned char *
-tally_live(struct live_tally *tally, const unsigned char *from, const unsigned char *end, size_t *long_granules)
+tally_live(struct live_tally *tally, const unsigned char *from, const unsigned char *end,
+           size_t *long_granules)
 {
 	vector heads = {0}, sizes = {0}, freed = {0};
 
@@ -367,7 +374,8 @@ struct granule_live granule_add_live(const unsigned char *from, const unsigned c
 	return add_live_any(from, end);
 }
 
-static inline __attribute__((always_inline)) bool any_faded(const unsigned char *from, const unsigned char *end)
+static inline __attribute__((always_inline)) bool
+any_faded(const unsigned char *from, const unsigned char *end)
 {
 	vector faded = {0};
 
@@ -379,7 +387,8 @@ static inline __attribute__((always_inline)) bool any_faded(const unsigned char 
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static bool any_faded_avx2(const unsigned char *from, const unsigned char *end)
+__attribute__((target("avx2"))) static bool any_faded_avx2(const unsigned char *from,
+                                                           const unsigned char *end)
 {
 	return any_faded(from, end);
 }

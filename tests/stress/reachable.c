@@ -53,7 +53,8 @@ static void make_list(void *arg)
 	order->place = NULL;
 }
 
-static __attribute__((noinline)) void order_list(struct worker *worker, struct link **place, struct link *child)
+static __attribute__((noinline)) void
+order_list(struct worker *worker, struct link **place, struct link *child)
 {
 	const struct region_options options = {.name = "reachable", .fade = REGION_FADE_REACHABLE};
 	struct order order = {worker, place, child};
