@@ -108,6 +108,17 @@ bool mark_start(void)
 	return (mark.now && mark.now->slices) || reserve();
 }
 
+void mark_forget(void)
+{
+	struct marking *now = mark.now;
+
+	if (!now || !now->slices)
+		return;
+	os_unmap(now->slices, now->slices_reserved + 2 * now->bits_reserved);
+	now->slices = now->bits = now->doubts = NULL;
+	now->slices_committed = now->bits_committed = now->doubts_committed = 0;
+}
+
 bool mark_begin(size_t align)
 {
 	struct marking *now = mark.now;

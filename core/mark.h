@@ -18,6 +18,9 @@
 /* Memory for the tables, once, before any other call. False: none. */
 bool mark_start(void);
 
+/* Gives the tables' address space back, between searches; mark_start() makes them anew. */
+void mark_forget(void);
+
 /* Begins a search; pointers are looked for at multiples of `align` (1, 2, 4 or 8). False: out of memory. */
 bool mark_begin(size_t align);
 

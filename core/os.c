@@ -160,14 +160,20 @@ static size_t statm_bytes(unsigned field)
 	return pages * OS_PAGE;
 }
 
-size_t os_reservable_bytes(void)
+size_t os_reservable_bytes(size_t own_bytes)
 {
 	struct rlimit limit;
 
 	if (raw_call(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
 		return SIZE_MAX;
 	size_t used = statm_bytes(0);
+	used = used > own_bytes ? used - own_bytes : 0;
 	return limit.rlim_cur > used ? (limit.rlim_cur - used) / 2 : 0;
+}
+
+int os_limit(int process, int resource, const void *limit, void *old)
+{
+	return (int)raw_result(SYS_prlimit64, process, resource, limit, old);
 }
 
 size_t os_resident_bytes(void)

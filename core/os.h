@@ -54,8 +54,14 @@ enum os_move os_move(void *from, void *to, size_t bytes);
  */
 bool os_renew(void *p, size_t bytes);
 
-/* Bytes of address space that a reservation may take: half of what RLIMIT_AS leaves, or SIZE_MAX. */
-size_t os_reservable_bytes(void);
+/*
+ * Bytes of address space that a reservation may take: half of what RLIMIT_AS leaves beside what the process
+ * has, but for `own_bytes` of it; or SIZE_MAX.
+ */
+size_t os_reservable_bytes(size_t own_bytes);
+
+/* prlimit(2): 0, or the negated error. */
+int os_limit(int process, int resource, const void *limit, void *old);
 
 /* Resident bytes of the process; 0 where /proc isn't there. */
 size_t os_resident_bytes(void);

@@ -36,14 +36,20 @@ static void size_lanes(struct lane *lanes, size_t heap_bytes)
 	lanes[LANE_META].reserved_bytes = round_up((heap_bytes >> 7) + (1 << 20), OS_PAGE);
 }
 
+static size_t reserved_by(const struct lane *lanes)
+{
+	size_t total = 0;
+
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		total += lanes[i].reserved_bytes;
+	return total;
+}
+
 static bool reserve(size_t heap_bytes)
 {
-	size_t total = RANGE_ALIGN;
-
 	size_lanes(range.lanes, heap_bytes);
-	for (unsigned i = 0; i < LANE_COUNT; i++)
-		total += range.lanes[i].reserved_bytes;
-	if (total > os_reservable_bytes())
+	size_t total = RANGE_ALIGN + reserved_by(range.lanes);
+	if (total > os_reservable_bytes(0))
 		return false;
 	char *at = os_reserve(total);
 	if (!at)
@@ -114,6 +120,40 @@ __attribute__((cold)) bool range_init(size_t wanted_bytes)
 	range.slices = (uint32_t *)range.lanes[LANE_SLICES].base;
 	range.spans = (struct span *)range.lanes[LANE_SPANS].base;
 	return lane_commit(LANE_SPANS, sizeof(struct span), OS_PAGE);
+}
+
+size_t range_reserved_bytes(void)
+{
+	lock_acquire(&range.lock);
+	size_t bytes = reserved_by(range.lanes);
+	lock_release(&range.lock);
+	return bytes;
+}
+
+/* What is committed stays. */
+static void lane_shrink(struct lane *lane, size_t bytes)
+{
+	size_t keep = round_up(bytes > lane->committed_bytes ? bytes : lane->committed_bytes, OS_PAGE);
+
+	if (keep >= lane->reserved_bytes)
+		return;
+	os_unmap(lane->base + keep, lane->reserved_bytes - keep);
+	lane->reserved_bytes = keep;
+}
+
+void range_shrink(size_t bytes)
+{
+	struct lane lanes[LANE_COUNT];
+	size_t heap_bytes = RANGE_MAX_BYTES;
+
+	do {
+		heap_bytes /= 2;
+		size_lanes(lanes, heap_bytes);
+	} while (heap_bytes > RANGE_MIN_BYTES && reserved_by(lanes) > bytes);
+	lock_acquire(&range.lock);
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		lane_shrink(&range.lanes[i], lanes[i].reserved_bytes);
+	lock_release(&range.lock);
 }
 
 bool range_grow(size_t bytes)

@@ -14,7 +14,8 @@
  *
  * Invariants:
  *   - once range_init() has returned only ends move: those of the lanes, and `granules` with them;
- *   - lanes only grow; committed memory stays committed, its pages may be purged;
+ *   - what is committed of a lane only grows, what is reserved only shrinks; committed memory stays
+ *     committed, its pages may be purged;
  *   - the map of every slice is zero, but for those of buffers and null blocks.
  */
 #ifndef LIBREGION_RANGE_H
@@ -64,6 +65,15 @@ extern struct range range __attribute__((visibility("hidden")));
  * RLIMIT_AS allow. False: there is no room even for RANGE_MIN_BYTES.
  */
 bool range_init(size_t wanted_bytes);
+
+/* Address space that the lanes have reserved. */
+size_t range_reserved_bytes(void);
+
+/*
+ * Gives address space back, so that at most `bytes` are reserved, or what is in use if that is more. The heap
+ * can't grow beyond that any more. Between the lanes there may be memory of others from then on.
+ */
+void range_shrink(size_t bytes);
 
 /* Makes the first `bytes` of the heap usable, with their map and slices. False: out of memory. */
 bool range_grow(size_t bytes);

@@ -41,7 +41,7 @@ struct extent {
 };
 
 /* What belongs to libregion: whole pages. And what isn't looked at of pages that don't. */
-enum { OWN_RANGE, OWN_TABLES, OWN_COUNT };
+enum { OWN_LANES, OWN_TABLES = LANE_COUNT, OWN_COUNT };
 enum { CUT_FRAMES, CUT_DOUBTFUL, CUT_COUNT };
 
 static struct state {
@@ -323,11 +323,12 @@ static void look_at_threads(void)
 
 static void set_cuts(void)
 {
-	const struct lane *last = &range.lanes[LANE_COUNT - 1];
-
 	memset(state.cuts, 0, sizeof(state.cuts));
-	state.own[OWN_RANGE].lo = (uintptr_t)range.base;
-	state.own[OWN_RANGE].hi = (uintptr_t)last->base + last->reserved_bytes;
+	for (unsigned i = 0; i < LANE_COUNT; i++) {
+		const struct lane *lane = &range.lanes[i];
+		state.own[OWN_LANES + i].lo = (uintptr_t)lane->base;
+		state.own[OWN_LANES + i].hi = (uintptr_t)lane->base + lane->reserved_bytes;
+	}
 	mark_tables(&state.own[OWN_TABLES].lo, &state.own[OWN_TABLES].hi);
 	state.cuts[CUT_FRAMES].hi = state.own_sp;
 }

@@ -153,6 +153,20 @@ void scopes_trim(struct heap *heap)
 	trim_thread(heap);
 }
 
+void scopes_shrink(void)
+{
+	size_t own = range_reserved_bytes();
+
+	if (own == 0 || own <= os_reservable_bytes(own))
+		return;
+	/* A search that is under way keeps its tables. */
+	if (lock_try(reach_lock())) {
+		mark_forget();
+		lock_release(reach_lock());
+	}
+	range_shrink(os_reservable_bytes(own));
+}
+
 void scopes_finish(void)
 {
 	struct scope *top = scope_top(heap_self());

@@ -51,6 +51,9 @@ void scopes_trim(struct heap *heap);
 /* Finds out which waiting blocks are reachable, and reclaims the others. */
 void scopes_search(struct heap *heap);
 
+/* The process's limit of address space has changed: what is reserved becomes as small as it asks for. */
+void scopes_shrink(void);
+
 /* The process ends: statistics. */
 void scopes_finish(void);
 

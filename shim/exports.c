@@ -11,6 +11,7 @@
 #include "fast.h"
 #include "introspect.h"
 #include "life.h"
+#include "rlimit.h"
 
 /* Hot ones lie together, whichever a program calls. */
 #define EXPORT __attribute__((visibility("default"), used, hot))
@@ -162,3 +163,16 @@ LONGJMP(longjmp, LIFE_LONGJMP)
 LONGJMP(_longjmp, LIFE__LONGJMP)
 LONGJMP(siglongjmp, LIFE_SIGLONGJMP)
 LONGJMP(__longjmp_chk, LIFE_LONGJMP_CHK)
+
+/* Limits of the process. */
+
+EXPORTED(int, setrlimit, int resource, const void *limit) { return rlimit_set(0, resource, limit, NULL); }
+EXPORTED(int, setrlimit64, int resource, const void *limit) { return rlimit_set(0, resource, limit, NULL); }
+EXPORTED(int, prlimit, int process, int resource, const void *limit, void *old)
+{
+	return rlimit_set(process, resource, limit, old);
+}
+EXPORTED(int, prlimit64, int process, int resource, const void *limit, void *old)
+{
+	return rlimit_set(process, resource, limit, old);
+}

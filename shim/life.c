@@ -39,6 +39,7 @@ static bool locks_streams(void)
 static struct life {
 	pthread_key_t key; /* its value is the thread's heap; its destructor ends the thread's heap */
 	life_longjmp *longjmps[LIFE_LONGJMP_COUNT];
+	int process_id;    /* of whom the memory belongs to; vfork() runs no handlers */
 	/* Here, so that no page of strings is needed for them at start. */
 	char longjmp_names[LIFE_LONGJMP_COUNT][sizeof("__longjmp_chk")];
 } life = {.longjmp_names = {"longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"}};
@@ -75,6 +76,17 @@ static void after_fork_in_parent(void)
 	scopes_after_fork_in_parent();
 	if (locks_streams())
 		_IO_list_unlock();
+}
+
+static void after_fork_in_child(void)
+{
+	life.process_id = os_process_id();
+	scopes_after_fork_in_child();
+}
+
+bool life_is_own_memory(void)
+{
+	return life.process_id == os_process_id();
 }
 
 static void print_wanted(void)
@@ -114,12 +126,12 @@ extern void *__dso_handle __attribute__((visibility("hidden")));
 
 static int register_atfork(void)
 {
-	return __register_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child, __dso_handle);
+	return __register_atfork(before_fork, after_fork_in_parent, after_fork_in_child, __dso_handle);
 }
 #else
 static int register_atfork(void)
 {
-	return pthread_atfork(before_fork, after_fork_in_parent, scopes_after_fork_in_child);
+	return pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 #endif
 
@@ -133,6 +145,7 @@ static __attribute__((constructor(101))) void process_begins(int argc, char **ar
 	struct heap *heap = scopes_start() ? heap_make() : NULL;
 	if (!heap)
 		return;
+	life.process_id = os_process_id();
 	if (register_atfork() != 0)
 		report("no fork handlers could be registered; a fork with threads may hang in the child");
 	if (pthread_key_create(&life.key, thread_ends) == 0)

@@ -7,10 +7,14 @@
 #ifndef LIBREGION_LIFE_H
 #define LIBREGION_LIFE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A longjmp of the calling thread with this buffer is about to happen. */
 void life_before_longjmp(const void *jump_buffer);
+
+/* Is the calling process's memory its own, and not that of a parent in vfork()? */
+bool life_is_own_memory(void);
 
 /* libc's own longjmp by the name it has there, or NULL. */
 typedef void life_longjmp(void *jump_buffer, int value);

@@ -183,9 +183,10 @@ static __attribute__((noinline)) int posix_memalign_slow(void **out, size_t alig
 	int saved_errno = errno;
 	void *p = alloc_aligned_slow(align, size);
 
-	errno = saved_errno;
+	/* As in glibc, whose callers look, errno says so as well. */
 	if (!p)
 		return ENOMEM;
+	errno = saved_errno;
 	*out = p;
 	return 0;
 }

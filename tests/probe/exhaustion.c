@@ -128,7 +128,9 @@ static void every_function_fails_with_enomem(void)
 	CHECK(!pvalloc(4 * MB) && errno == ENOMEM, "pvalloc fails with ENOMEM");
 	errno = 0;
 	CHECK(!reallocarray(NULL, 4, MB) && errno == ENOMEM, "reallocarray fails with ENOMEM");
+	errno = 0;
 	CHECK(posix_memalign(&out, 4096, 4 * MB) == ENOMEM, "posix_memalign returns ENOMEM");
+	CHECK(errno == ENOMEM, "errno says so, too, as with glibc");
 	CHECK(out == kept, "posix_memalign leaves the pointer alone");
 	probe_unblock(kept, 1000, 1);
 	free_all(all);
