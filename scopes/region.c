@@ -309,15 +309,6 @@ static void *big_from_heap(struct scope *scope, size_t size, size_t align)
 	return p;
 }
 
-/*
- * Does the general heap serve, because it is hardened? Under `unfreed` nobody can tell: a block stays valid
- * until it is freed, wherever it is. Other policies reclaim, for which a block has to be in the region.
- */
-static bool is_sheltered(const struct region *region)
-{
-	return harden_is_on() && region->policy->fade == REGION_FADE_UNFREED;
-}
-
 void *region_serve(struct thread *thread, size_t size, size_t align)
 {
 	struct scope *scope = scope_top(thread->heap);
@@ -330,7 +321,7 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 	if (bytes >= size && bytes <= most && align <= most && (p = bump(thread->heap, bytes, align)))
 		return p;
 	scope->must_close = true;
-	if (is_sheltered(region))
+	if (region_is_sheltered(region))
 		return from_heap(&region->counters->stats.heap_hardened, size, align);
 	if (bytes < size || align > most)
 		return big_from_heap(scope, size, align);
@@ -576,7 +567,7 @@ void region_prepare(struct thread *thread, struct region *region, const struct p
 	if (region->policy != policy || region->counters->name != policy->name)
 		region->counters = stats_of(thread, policy->name);
 	*region = (struct region){.policy = policy, .counters = region->counters, .name = policy->name};
-	if (is_sheltered(region) || policy->limit_bytes != SIZE_MAX)
+	if (region_is_sheltered(region) || policy->limit_bytes != SIZE_MAX)
 		return;
 	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */
 	if (thread->partial)

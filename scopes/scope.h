@@ -139,6 +139,15 @@ void policy_set(struct policy *policy, const struct region_options *given);
 
 /* region.c */
 
+/*
+ * Does the general heap serve, because it is hardened? Under `unfreed` nobody can tell: a block stays valid
+ * until it is freed, wherever it is. Other policies reclaim, for which a block has to be in the region.
+ */
+static inline bool region_is_sheltered(const struct region *region)
+{
+	return harden_is_on() && region->policy->fade == REGION_FADE_UNFREED;
+}
+
 /* A region leaves the hole with its cursor: bytes are counted, its buffer knows how far it is used. */
 void region_leave_hole(struct region *region, char *cursor);
 

@@ -156,8 +156,9 @@ static void behind_a_block_here(void *unused)
 
 static void behind_a_block_of_a_scope(void)
 {
-	CHECK(region_do, "the library has region_do");
-	region_do(behind_a_block_here, NULL);
+	struct region_options options = {.fade = REGION_FADE_UNFREED};
+	CHECK(region_do_with, "the library has region_do_with");
+	region_do_with(&options, behind_a_block_here, NULL);
 }
 
 static void sized_free_of_less(void)
