@@ -551,6 +551,7 @@ struct span_totals span_pool_totals(void)
 	struct span_totals totals = {
 		.used_bytes = (pool.frontier - pool.free_slices) << SLICE_SHIFT,
 		.dirty_bytes = pool.dirty_slices << SLICE_SHIFT,
+		.most_bytes = pool.frontier << SLICE_SHIFT,
 	};
 	lock_release(&pool.lock);
 	return totals;

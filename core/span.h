@@ -211,9 +211,9 @@ uint32_t span_pool_epoch(void);
 /* The time that a dirty run stays; set once at start. */
 void span_pool_set_decay_ms(uint32_t ms);
 
-/* Bytes of spans in use, and of free dirty runs. */
+/* Bytes of spans in use, of free dirty runs, and of all slices that were ever used. */
 struct span_totals {
-	size_t used_bytes, dirty_bytes;
+	size_t used_bytes, dirty_bytes, most_bytes;
 };
 struct span_totals span_pool_totals(void);
 

@@ -130,8 +130,7 @@ static bool sweep(struct heap *heap, struct region *region, size_t bytes)
 static void enter_empty(struct heap *heap, struct region *region, struct span *span)
 {
 	push_buffer(region, span);
-	span->fresh_lo = span->fresh_hi = buffer_begin(span);
-	region->extent = heap->cursor = buffer_begin(span);
+	region->extent = heap->cursor = span->fresh_lo = span->fresh_hi = buffer_begin(span);
 	heap->limit = span_end(span);
 }
 

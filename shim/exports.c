@@ -83,6 +83,7 @@ EXPORTED(struct mallinfo, mallinfo, void)
 
 	return (struct mallinfo){
 		.arena = to_int(wide.arena),
+		.ordblks = to_int(wide.ordblks),
 		.hblks = to_int(wide.hblks),
 		.hblkhd = to_int(wide.hblkhd),
 		.uordblks = to_int(wide.uordblks),
