@@ -64,4 +64,14 @@ static inline unsigned class_of_aligned(size_t align, size_t bytes)
 	return rounded - 1 < CLASS_MAX_BYTES && rounded >= bytes ? class_of(rounded) : CLASS_COUNT;
 }
 
+/*
+ * The class that stands in for this one in a heap that has few blocks of either: of four between powers of
+ * two the largest, of two below CLASS_FINE_MAX; the smallest have none. Its blocks lie at multiples of
+ * every alignment that this one's lie at.
+ */
+static inline unsigned class_coarse(unsigned class)
+{
+	return class < CLASS_FINE_COUNT / 2 ? class : class | (class < CLASS_FINE_COUNT ? 1 : 3);
+}
+
 #endif

@@ -70,6 +70,7 @@ static struct heap *heap_create(enum heap_state state)
 		return NULL;
 	for (size_t i = 0; i < HEAP_DIRECT_GRANULES; i++)
 		heap->direct[i] = &range.spans[0];
+	slab_share_classes(heap);
 	heap->state = state;
 	lock_acquire(&heaps.lock);
 	heap->next_heap = heaps.all;
@@ -469,7 +470,7 @@ static void *alloc_shared(unsigned class)
 	if (!heaps.shared)
 		heaps.shared = heap_create(HEAP_SHARED);
 	if (heaps.shared)
-		block = slab_alloc(heaps.shared, class);
+		block = slab_alloc(heaps.shared, heaps.shared->serving[class]);
 	lock_release(&heaps.shared_lock);
 	return block;
 }
@@ -478,7 +479,7 @@ static void *alloc_class(unsigned class)
 {
 	struct heap *heap = heap_make();
 
-	return heap ? slab_alloc(heap, class) : alloc_shared(class);
+	return heap ? slab_alloc(heap, heap->serving[class]) : alloc_shared(class);
 }
 
 static void *alloc_any(size_t align, size_t bytes)

@@ -70,6 +70,7 @@ struct heap {
 
 	struct span *direct[HEAP_DIRECT_GRANULES]; /* by granules - 1: the first slab of the class's queue */
 	struct slab_queue queues[CLASS_COUNT];
+	uint8_t serving[CLASS_COUNT];     /* the class whose slabs serve a class's requests; see slab.c */
 	struct span *spare[BUFFER_SIZES]; /* empty buffers, by size, linked through next */
 	size_t slab_bytes;                /* of all its slabs */
 	uint32_t class_slabs[CLASS_COUNT]; /* how many of a class, full ones too */
@@ -310,7 +311,7 @@ static inline void *heap_bump(struct heap *heap, size_t bytes)
 /* From a class's first slab. NULL: not served, or there is no such class. */
 static inline void *heap_alloc_of_class(struct heap *heap, unsigned class)
 {
-	struct span *slab = class < CLASS_COUNT ? heap->queues[class].first : NULL;
+	struct span *slab = class < CLASS_COUNT ? heap->queues[heap->serving[class]].first : NULL;
 
 	return slab ? slab_pop(slab) : NULL;
 }

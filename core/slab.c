@@ -38,6 +38,9 @@
 #define GROWING_BYTES ((size_t)16 << 10)
 static_assert(SLICE_BYTES % GROWING_BYTES == 0, "a slab has whole ones");
 
+/* What a slab that serves several classes may use; see below. */
+#define SHARED_BYTES ((size_t)24 << 10)
+
 uint32_t slab_used(const struct span *slab)
 {
 	return slab->is_full ? slab->capacity : slab->countdown + slab->level;
@@ -48,10 +51,8 @@ static size_t slab_slices(size_t block_bytes)
 	return block_bytes > CLASS_MIDDLE_MAX ? SLAB_LONG_SLICES : 1;
 }
 
-/* Makes the inlined path of malloc see the queue's first slab. */
-static void set_direct(struct heap *heap, unsigned class)
+static void set_direct_of(struct heap *heap, unsigned class, struct span *first)
 {
-	struct span *first = heap->queues[class].first;
 	size_t last = class_bytes(class);
 
 	if (last > HEAP_DIRECT_MAX || harden_is_on())
@@ -59,6 +60,43 @@ static void set_direct(struct heap *heap, unsigned class)
 	size_t i = class > 0 ? class_bytes(class - 1) >> GRANULE_SHIFT : 0;
 	for (; i < last >> GRANULE_SHIFT; i++)
 		heap->direct[i] = first ? first : &range.spans[0];
+}
+
+/* Makes the inlined path of malloc see the queue's first slab, for all classes that it serves. */
+static void set_direct(struct heap *heap, unsigned class)
+{
+	struct span *first = heap->queues[class].first;
+
+	for (unsigned served = class + 1; served-- > 0 && class_coarse(served) == class_coarse(class);)
+		if (heap->serving[served] == class)
+			set_direct_of(heap, served, first);
+}
+
+/*
+ * Sharing: each class that a heap has blocks of takes a page or more. In a heap that has few of them, four
+ * neighbouring classes (two of the smallest) are served by the slab of the coarsest. When that has used
+ * SHARED_BYTES, what its larger blocks waste is more than pages of their own would be: from then on each of
+ * the four has its own.
+ */
+
+void slab_share_classes(struct heap *heap)
+{
+	for (unsigned class = 0; class < CLASS_COUNT; class++)
+		heap->serving[class] = (uint8_t)class_coarse(class);
+}
+
+static bool is_shared(const struct heap *heap, unsigned class)
+{
+	return class > 0 && heap->serving[class - 1] == class;
+}
+
+static __attribute__((cold, noinline)) void unshare_class(struct heap *heap, unsigned class)
+{
+	for (unsigned served = class + 1; served-- > 0 && class_coarse(served) == class;)
+		if (heap->serving[served] != served) {
+			heap->serving[served] = (uint8_t)served;
+			set_direct(heap, served);
+		}
 }
 
 static void queue_remove(struct heap *heap, struct span *slab)
@@ -188,6 +226,8 @@ static bool slab_extend(struct heap *heap, struct span *slab)
 		count = put_shuffled(slab, count);
 	else
 		put_backwards(slab, count);
+	if ((size_t)slab->extended * slab->block_bytes >= SHARED_BYTES && is_shared(heap, slab->class))
+		unshare_class(heap, slab->class);
 	heap->fresh_block = slab->is_zero && !harden_is_strict() ? slab->free : NULL;
 	__atomic_store_n(&slab->extended, slab->extended + count, __ATOMIC_RELAXED);
 	uint64_t last = (uint64_t)(slab->extended - 1) * (slab->block_bytes >> GRANULE_SHIFT);

@@ -24,6 +24,9 @@
 /* A block of a class from the heap's slabs, for the heap's own thread. NULL: out of memory. */
 void *slab_alloc(struct heap *heap, unsigned class);
 
+/* Has a new heap's requests of each class served by one that serves its neighbours, too. */
+void slab_share_classes(struct heap *heap);
+
 /* Blocks of the slab that are handed out. */
 uint32_t slab_used(const struct span *slab);
 

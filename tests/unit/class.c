@@ -62,6 +62,19 @@ static unsigned naive_aligned_class(size_t align, size_t bytes)
 	return class;
 }
 
+Test(class, a_coarse_class_stands_in_for_the_alignment_of_its_neighbours)
+{
+	for (unsigned class = 0; class < CLASS_COUNT; class++) {
+		size_t bytes = class_bytes(class), coarse_bytes = class_bytes(class_coarse(class));
+		size_t align = bytes & -bytes;
+
+		require(coarse_bytes >= bytes && coarse_bytes % align == 0, "class %u: %zu for %zu", class,
+		        coarse_bytes, bytes);
+		require(coarse_bytes <= bytes * 8 / 5, "class %u: %zu for %zu", class, coarse_bytes, bytes);
+		require(class_coarse(class_coarse(class)) == class_coarse(class), "class %u", class);
+	}
+}
+
 Test(class, an_aligned_block_takes_the_smallest_class_that_is_aligned)
 {
 	for (size_t align = 1; align <= 2 * CLASS_MAX_BYTES; align *= 2)

@@ -110,16 +110,53 @@ Test(slab, blocks_of_one_slab_fill_it_without_overlapping)
 	}
 }
 
+/* Blocks of a class until it has its own slab. */
+static void take_until_own(struct heap *heap, unsigned class)
+{
+	for (size_t bytes = 0; bytes < 2 * SLAB_MAX_BYTES; bytes += class_bytes(class))
+		if (span_of(take(class_bytes(class)))->class == class)
+			return;
+	require(false, "class %u is served by %u for ever", class, heap->serving[class]);
+}
+
+Test(slab, a_heap_with_few_blocks_has_one_slab_for_neighbouring_classes)
+{
+	struct heap *heap = heap_start(256 * MIB);
+
+	for (unsigned class = 0; class < CLASS_COUNT; class++) {
+		unsigned coarse = class_coarse(class);
+		size_t slabs = heap->class_slabs[coarse];
+		void *p = take(class_bytes(class));
+
+		require(span_of(p)->class == coarse, "class %u: %u", class, span_of(p)->class);
+		require(heap->class_slabs[coarse] == 1, "class %u: %zu slabs", class, slabs);
+		give(p);
+	}
+}
+
+Test(slab, a_heap_with_many_blocks_has_slabs_for_each_class)
+{
+	struct heap *heap = heap_start(256 * MIB);
+
+	for (unsigned class = 0; class < CLASS_COUNT; class++) {
+		take_until_own(heap, class);
+		/* Both ways of malloc know it, and so does whoever asks for its neighbours. */
+		for (int i = 0; i < 3; i++)
+			require(span_of(take(class_bytes(class)))->class == class, "class %u", class);
+		for (unsigned other = 0; other < class; other++)
+			require(span_of(take(class_bytes(other)))->class == other, "class %u after %u", other, class);
+	}
+}
+
 Test(slab, the_inlined_path_serves_each_size_from_its_class)
 {
 	heap_start(64 * MIB);
 	for (int round = 0; round < 2; round++)
 		for (size_t size = 1; size <= CLASS_MAX_BYTES; size += size < 1100 ? 1 : 127) {
 			void *p = take(size), *q = heap_alloc_class(heap_self(), size);
-			size_t bytes = class_bytes(class_of(size));
-
-			require(span_of(p)->block_bytes == bytes, "%zu bytes: %u", size, span_of(p)->block_bytes);
-			require(!q || span_of(q)->block_bytes == bytes, "%zu bytes: %u", size, span_of(q)->block_bytes);
+			require(serves(span_of(p)->block_bytes, size), "%zu bytes: %u", size, span_of(p)->block_bytes);
+			require(!q || span_of(q)->block_bytes == span_of(p)->block_bytes, "%zu bytes: %u", size,
+			        span_of(q)->block_bytes);
 			give(p);
 			if (q)
 				give(q);

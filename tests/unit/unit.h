@@ -89,6 +89,14 @@ static inline struct heap *scopes_begin(void)
 	return heap;
 }
 
+/* Do blocks of a class serve so many bytes, be it that the heap shares it with its neighbours? */
+static inline bool serves(size_t block_bytes, size_t bytes)
+{
+	unsigned class = class_of(bytes);
+
+	return block_bytes == class_bytes(class) || block_bytes == class_bytes(class_coarse(class));
+}
+
 static inline void run_thread(void *(*body)(void *), void *arg)
 {
 	pthread_t thread;
