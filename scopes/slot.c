@@ -364,7 +364,7 @@ __attribute__((cold)) void slot_thread_begins(struct thread *thread)
 	thread->is_in_gate = thread->has_slots = false;
 }
 
-void slot_thread_ends(struct thread *thread)
+__attribute__((cold)) void slot_thread_ends(struct thread *thread)
 {
 	close_gate(thread);
 	if (thread->has_slots) {

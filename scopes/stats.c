@@ -82,10 +82,20 @@ void stats_thread_begins(void)
 	__atomic_store_n(&stats_roots.heaps, heap_all(), __ATOMIC_RELEASE);
 }
 
-void stats_thread_ends(struct thread *thread)
+/* Most threads have no scopes; of theirs there is nothing to look names up for. */
+static bool is_unused(const struct counters *set)
+{
+	const char *bytes = (const char *)&set->stats;
+
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, sizeof(set->stats) - 1) == 0;
+}
+
+__attribute__((cold)) void stats_thread_ends(struct thread *thread)
 {
 	lock_acquire(&stats_roots.lock);
 	for (struct counters *set = thread->all_counters; set; set = set->next) {
+		if (is_unused(set))
+			continue;
 		struct counters *total = set_in(&stats_roots.ended, set->name);
 		if (!total)
 			continue;
