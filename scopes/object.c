@@ -399,7 +399,7 @@ static void give_back(struct region_object *region)
 	object_reset(region, 0);
 	for (struct region_object *lane = region->lanes; lane; lane = lane->next) {
 		/* In the child of a fork: it may have been copied in the middle of something. */
-		if (lane->heap->state == HEAP_LOST)
+		if (OBJECT_GET(lane->heap->state) == HEAP_LOST)
 			continue;
 		object_reset(lane, 0);
 		count_end(lane);

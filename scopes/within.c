@@ -110,7 +110,7 @@ static struct region empty_half(struct region_object *region)
 /* In the child of a fork, where the thread isn't there that it was open in. */
 static bool is_lost(const struct thread *thread)
 {
-	return thread && thread->heap->state == HEAP_LOST;
+	return thread && OBJECT_GET(thread->heap->state) == HEAP_LOST;
 }
 
 /* What was being changed when the process was copied is left alone. */
