@@ -426,24 +426,23 @@ struct region_slabs_ {
 	struct region_slab_ *near[REGION_SLABS_NEAR_];
 };
 
-static inline struct region_slab_ *region_slab_near_(const region_slabs_t *slabs, const void *p)
-{
-	const struct region_slabs_ *head = (const struct region_slabs_ *)slabs;
-
-	return head->near[((uintptr_t)p >> head->shift) % REGION_SLABS_NEAR_];
-}
-
-/* Of the block at p; NULL: the call has to find it. */
-static inline struct region_counted_ *region_counted_at_(const region_slabs_t *slabs, const void *p)
+/*
+ * Of the block at p, and its slab; NULL: the call has to find it. (Nothing is read before it is known that
+ * there is one thread: another might just be giving the slab back.)
+ */
+static inline struct region_counted_ *
+region_counted_at_(const region_slabs_t *slabs, const void *p, struct region_slab_ **slab)
 {
 #ifdef REGION_HAS_SINGLE_THREADED_
-	const struct region_slab_ *slab = region_slab_near_(slabs, p);
-	size_t offset = (size_t)((uintptr_t)p - (uintptr_t)slab->memory);
-
-	if (__builtin_expect(__libc_single_threaded && offset < slab->used_bytes, 1))
-		return &slab->blocks[(size_t)((region_wide_)offset * slab->reciprocal >> 64)];
+	if (__builtin_expect(__libc_single_threaded, 1)) {
+		const struct region_slabs_ *head = (const struct region_slabs_ *)slabs;
+		*slab = head->near[((uintptr_t)p >> head->shift) % REGION_SLABS_NEAR_];
+		size_t offset = (size_t)((uintptr_t)p - (uintptr_t)(*slab)->memory);
+		if (__builtin_expect(offset < (*slab)->used_bytes, 1))
+			return &(*slab)->blocks[(size_t)((region_wide_)offset * (*slab)->reciprocal >> 64)];
+	}
 #else
-	(void)slabs, (void)p;
+	(void)slabs, (void)p, (void)slab;
 #endif
 	return NULL;
 }
@@ -469,7 +468,8 @@ REGION_API void region_slab_add_ref_slow(region_slabs_t *slabs, void *block);
 
 static inline void region_slab_add_ref(region_slabs_t *slabs, void *block)
 {
-	struct region_counted_ *counted = region_counted_at_(slabs, block);
+	struct region_slab_ *slab;
+	struct region_counted_ *counted = region_counted_at_(slabs, block, &slab);
 
 	if (__builtin_expect(!counted || counted->refs - 1 >= UINT32_MAX - 1, 0)) {
 		region_slab_add_ref_slow(slabs, block);
@@ -497,8 +497,8 @@ static inline int region_slab_end_(region_slabs_t *slabs, struct region_slab_ *s
 
 static inline int region_slab_dec_ref(region_slabs_t *slabs, void *block)
 {
-	struct region_counted_ *counted = region_counted_at_(slabs, block);
-	struct region_slab_ *slab = region_slab_near_(slabs, block);
+	struct region_slab_ *slab = NULL;
+	struct region_counted_ *counted = region_counted_at_(slabs, block, &slab);
 
 	if (counted && counted->refs > 1) {
 		counted->refs--;
