@@ -90,7 +90,7 @@ def region_targets():
                      [(batch, batch._replace(subject="bump inlined"))], ratio)
     for threads in (1, 2, 8, 16):
         yield first("shared region", Key("shared", "contended", 250000, threads, local), SHARED_PEERS)
-    for threads in (1, 2, 8, 16):
+    for threads in (1, 16):
         key = Key("shared", "live", 10000000 // threads, threads, local)
         yield first("shared region, 10 M live", key, SHARED_PEERS)
     for subject in (local, "libregion shared"):
