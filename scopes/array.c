@@ -242,14 +242,14 @@ static ssize_t stream_write(void *text, const char *data, size_t n)
 static int stream_seek(void *cookie, off64_t *offset, int whence)
 {
 	struct region_text *text = cookie;
-	off64_t base = whence == SEEK_SET ? 0 : (off64_t)(whence == SEEK_CUR ? text->read_at : text->length);
+	off64_t base = whence == SEEK_SET ? 0 : (off64_t)(whence == SEEK_CUR ? text->read_at : text->length), to;
 
-	if (base + *offset < 0 || base + *offset > (off64_t)text->length) {
+	if (__builtin_add_overflow(base, *offset, &to) || to < 0 || to > (off64_t)text->length) {
 		errno = EINVAL;
 		return -1;
 	}
-	*offset += base;
-	text->read_at = (size_t)*offset;
+	*offset = to;
+	text->read_at = (size_t)to;
 	return 0;
 }
 

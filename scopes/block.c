@@ -137,7 +137,7 @@ void *region_memdup(region_t *region, const void *p, size_t n)
 {
 	void *copy = region_alloc(region, n);
 
-	return copy ? memcpy(copy, p, n) : NULL;
+	return copy && n > 0 ? memcpy(copy, p, n) : copy;
 }
 
 char *region_strdup(region_t *region, const char *text)
@@ -191,5 +191,5 @@ void *region_copy_out_bytes(const void *p, size_t size)
 
 	if (!copy)
 		errno = ENOMEM;
-	return copy ? memcpy(copy, p, size) : NULL;
+	return copy && size > 0 ? memcpy(copy, p, size) : copy;
 }

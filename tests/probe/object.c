@@ -125,7 +125,7 @@ static void copies_are_made(void)
 	CHECK(strcmp(region_strdup(region, ""), "") == 0, "strdup copies nothing as well");
 	CHECK(strcmp(region_strdup(region, far), far) == 0, "strdup copies 10000 bytes");
 	CHECK(memcmp(region_memdup(region, far, sizeof(far)), far, sizeof(far)) == 0, "memdup copies");
-	CHECK(region_memdup(region, far, 0), "memdup of nothing is a block");
+	CHECK(region_memdup(region, NULL, 0), "memdup of nothing is a block");
 	char *printed = region_printf(region, "%s/%d/%s", far, 42, "end");
 	CHECK(strlen(printed) == 10000 + 7 && strcmp(printed + 10000, "/42/end") == 0, "printf prints");
 	CHECK(strcmp(region_printf(region, "%s", ""), "") == 0, "printf prints nothing as well");

@@ -2,6 +2,7 @@
  * array.c: arrays and texts in a region: they hold what was added, and grow in place where they can.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "scopes/object.h"
@@ -241,6 +242,8 @@ Test(text, a_stream_over_it)
 	}
 	require(!fgets(line, sizeof(line), in) && feof(in), "%s", line);
 	require(fseek(in, 5, SEEK_SET) == 0 && fgetc(in) == '0', "seek");
+	require(fseek(in, 0, SEEK_END) == 0 && fseek(in, LONG_MAX, SEEK_CUR) == -1, "beyond the end");
+	require(fseek(in, -1, SEEK_SET) == -1 && fseek(in, 5, SEEK_SET) == 0 && fgetc(in) == '0', "as before");
 	require(fclose(in) == 0, "fclose");
 	FILE *more = region_text_open(&text, "a");
 	fputs("end", more);
