@@ -8,8 +8,8 @@
  *
  * Threads: a region, and an array or a text in it, is used by one thread at a time, whichever; the program
  * sees to that. Shared regions, pools and slabs may be used by any threads at once, except that their end
- * (destroy, release) must not race with other uses. Like malloc(), nothing of this may be called from a signal
- * handler that has interrupted a call of the same.
+ * (destroy, release) must not race with other uses. Like malloc(), nothing of this may be called from a
+ * signal handler that has interrupted a call of the same.
  *
  * Blocks of region_alloc() and its kind aren't freed one by one: free() of one is reported as a misuse.
  * Blocks that malloc() gave inside region_within() are blocks like any other, and may be freed.

@@ -4,41 +4,22 @@
  *
  * A fault that isn't there from the first operation shows now and then (some_times), as real ones do.
  */
+#include "fault.h"
 #include "region.h"
 #include "shim/shim.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#define WRAPPED(type, name, ...) \
-	type __real_##name(__VA_ARGS__); \
-	type __wrap_##name(__VA_ARGS__); \
-	type __wrap_##name(__VA_ARGS__)
-
 static struct {
-	atomic_uint calls;
 	_Atomic(char *) latest;    /* block handed out last, of latest_size bytes */
 	atomic_size_t latest_size;
 	_Atomic(char *) hostage;   /* a block that another thread than this one allocated */
 	_Atomic(pthread_t) hostage_thread;
 } state;
-
-static bool fault_is(const char *name)
-{
-	const char *fault = getenv("MODEL_FAULT");
-	return fault && strcmp(fault, name) == 0;
-}
-
-static bool some_times(void)
-{
-	return atomic_fetch_add(&state.calls, 1) % 4 == 3;
-}
 
 /* --- allocation --- */
 

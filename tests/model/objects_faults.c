@@ -2,38 +2,18 @@
  * objects_faults.c: mistakes put between the model of objects.h and a sound library, to see that the model
  * finds each one and makes it small. As faults.c; MODEL_FAULT names the fault.
  */
+#include "fault.h"
 #include "region.h"
 
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define WRAPPED(type, name, ...) \
-	type __real_##name(__VA_ARGS__); \
-	type __wrap_##name(__VA_ARGS__); \
-	type __wrap_##name(__VA_ARGS__)
 
 static struct {
-	atomic_uint calls;
 	void *latest; /* block of latest_size bytes, of latest_region */
 	size_t latest_size;
 	region_t *latest_region;
 	region_t *local; /* the part of a shared region that was asked for first */
 	region_t *local_of;
 } state;
-
-static bool fault_is(const char *name)
-{
-	const char *fault = getenv("MODEL_FAULT");
-	return fault && strcmp(fault, name) == 0;
-}
-
-static bool some_times(void)
-{
-	return atomic_fetch_add(&state.calls, 1) % 4 == 3;
-}
 
 /* --- blocks --- */
 

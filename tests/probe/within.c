@@ -3,34 +3,12 @@
  * these blocks; and how it goes together with scopes and with itself.
  */
 #define _GNU_SOURCE
-#include "objects.h"
+#include "within.h"
 
 #include <malloc.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 const enum probe_form probe_default_form = PROBE_FORM;
-
-static region_t *r; /* the region of the case */
-static void *blocks[1000];
-
-static void is_in(const region_t *region, const void *p, const char *what)
-{
-	CHECK(region_contains(region, p), "%s is the region's", what);
-}
-
-static void is_not_in(const region_t *region, const void *p, const char *what)
-{
-	CHECK(!region_contains(region, p), "%s isn't the region's", what);
-}
-
-static void malloc_is_the_heap_s(void)
-{
-	void *p = probe_block(100, 1);
-	is_not_in(r, p, "what malloc gives afterwards");
-	CHECK(region_depth() == 0, "no scope is open: depth %u", region_depth());
-	free(p);
-}
 
 /* --- what it does --- */
 

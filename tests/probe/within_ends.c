@@ -3,30 +3,13 @@
  * both processes after a fork.
  */
 #define _GNU_SOURCE
-#include "objects.h"
+#include "within.h"
 
 #include <setjmp.h>
-#include <stdlib.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 const enum probe_form probe_default_form = PROBE_FORM;
-
-static region_t *r; /* the region of the case */
-static void *blocks[1000];
-
-static void is_in(const region_t *region, const void *p, const char *what)
-{
-	CHECK(region_contains(region, p), "%s is the region's", what);
-}
-
-static void malloc_is_the_heap_s(void)
-{
-	void *p = probe_block(100, 1);
-	CHECK(!region_contains(r, p), "what malloc gives afterwards isn't the region's");
-	CHECK(region_depth() == 0, "no scope is open: depth %u", region_depth());
-	free(p);
-}
 
 static void add_a_block(void *number)
 {

@@ -223,18 +223,25 @@ static size_t next_edge(const struct model *model, size_t at)
 	return at;
 }
 
+/* A part of the map that begins and ends between blocks; every fifty rounds of another map. */
+static size_t draw_part(struct model *model, uint64_t round, size_t *end)
+{
+	uint64_t seed = round;
+
+	if (round % 50 == 1)
+		fill(model, &seed, 0);
+	size_t from = next_edge(model, random_below(&seed, MAP_BYTES));
+	*end = next_edge(model, from + random_below(&seed, round % 2 ? 200 : MAP_BYTES - from + 1));
+	*end = *end < MAP_BYTES ? *end : MAP_BYTES;
+	return from;
+}
+
 Test(granule, count_tells_blocks_that_have_not_faded_and_whether_any_lives)
 {
 	static struct model model;
 
 	for (uint64_t round = 1; round <= 2000; round++) {
-		uint64_t seed = round;
-
-		if (round % 50 == 1)
-			fill(&model, &seed, 0);
-		size_t from = next_edge(&model, random_below(&seed, MAP_BYTES));
-		size_t end = next_edge(&model, from + random_below(&seed, round % 2 ? 200 : MAP_BYTES - from + 1));
-		end = end < MAP_BYTES ? end : MAP_BYTES;
+		size_t end, from = draw_part(&model, round, &end);
 		struct granule_counts counts = granule_count(model.map + from, model.map + end);
 		struct granule_counts naive = naive_count(&model, from, end);
 		require(counts.blocks == naive.blocks, "round %zu, %zu to %zu: %zu, not %zu", (size_t)round, from,
@@ -265,13 +272,7 @@ Test(granule, live_blocks_are_added_up_by_state)
 	static struct model model;
 
 	for (uint64_t round = 1; round <= 2000; round++) {
-		uint64_t seed = round;
-
-		if (round % 50 == 1)
-			fill(&model, &seed, 0);
-		size_t from = next_edge(&model, random_below(&seed, MAP_BYTES));
-		size_t end = next_edge(&model, from + random_below(&seed, round % 2 ? 200 : MAP_BYTES - from + 1));
-		end = end < MAP_BYTES ? end : MAP_BYTES;
+		size_t end, from = draw_part(&model, round, &end);
 		struct granule_live live = granule_add_live(model.map + from, model.map + end);
 		struct granule_live naive = naive_live(&model, from, end);
 		require(live.blocks == naive.blocks, "round %zu: %zu", (size_t)round, live.blocks);
