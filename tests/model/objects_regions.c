@@ -353,13 +353,13 @@ bool do_push(struct actor *actor, const struct op *op)
 	if (!object->has_array)
 		region_array_init(array, object->region, sizeof(uint32_t));
 	object->has_array = true;
-	for (uint32_t i = 0; i < op->size % 1000; i++) {
-		uint32_t item = (uint32_t)array->count * 2654435761u;
-		CHECK(actor->world, region_array_push(array, &item), "no item is taken");
-	}
+	for (uint32_t i = 0; i < op->size % 1000; i++)
+		CHECK(actor->world, region_array_push(array, &(uint32_t){array->count * 2654435761u}), "no item");
 	for (size_t i = 0; i < array->count; i++)
 		CHECK(actor->world, *(uint32_t *)region_array_at(array, i) == (uint32_t)i * 2654435761u,
 		      "item %zu of %zu has changed", i, array->count);
+	if (op->variant % 4 == 0)
+		region_array_free(array);
 	return true;
 }
 
