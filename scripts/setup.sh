@@ -59,7 +59,9 @@ command jq jq
 command openssl openssl
 command xz xz-utils
 command gzip gzip
-command tar tar'
+command tar tar
+command gdb gdb
+command eu-stack elfutils'
 
 setup_has() {
 	case $1 in

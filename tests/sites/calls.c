@@ -121,12 +121,13 @@ static void mutual_tail_calls_stay_in_the_scope(void)
  */
 __asm__(".text\n"
         ".p2align 4\n.globl jump_target\n.type jump_target, @function\n"
-        "jump_target: lea 7(%rdi,%rdi,2), %rax\n nop\n ret\n.size jump_target, .-jump_target\n"
+        "jump_target: .cfi_startproc\n lea 7(%rdi,%rdi,2), %rax\n nop\n ret\n .cfi_endproc\n"
+        ".size jump_target, .-jump_target\n"
         ".p2align 4\n.globl jump_to\n.type jump_to, @function\n"
         "jump_to: add $1, %rdi\n jmp jump_target\n.size jump_to, .-jump_to\n"
         ".p2align 4\n.globl jump_again\n.type jump_again, @function\n"
-        "jump_again: lea (%rdi,%rdi), %rax\n sub $1, %rdi\n jz 1f\n jmp jump_again\n"
-        "1: ret\n.size jump_again, .-jump_again\n");
+        "jump_again: .cfi_startproc\n lea (%rdi,%rdi), %rax\n sub $1, %rdi\n jz 1f\n jmp jump_again\n"
+        "1: ret\n .cfi_endproc\n.size jump_again, .-jump_again\n");
 
 long jump_target(long x);
 long jump_to(long x);

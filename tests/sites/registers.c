@@ -71,10 +71,10 @@ enum { RSP = 7 };
 /* call_with_all saves what its caller wants back. The stack pointer at the call goes to after[RSP]. */
 __asm__(
 	".text\n.globl all_registers\n.type all_registers, @function\n.p2align 4\n"
-	"all_registers:\n" GENERAL(STORE_INSIDE) "mov %rsp, inside+56(%rip)\n" VECTOR(
+	"all_registers: .cfi_startproc\n" GENERAL(STORE_INSIDE) "mov %rsp, inside+56(%rip)\n" VECTOR(
 		V_STORE_INSIDE, "y") GENERAL(LOAD_RETURNED)
 		VECTOR(V_LOAD_RETURNED,
-               "y") "ret\n.size all_registers, .-all_registers\n"
+               "y") "ret\n .cfi_endproc\n.size all_registers, .-all_registers\n"
 					".globl call_with_all\n.type call_with_all, @function\n.p2align 4\n"
 					"call_with_all:\n push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n "
                     "push %r15\n sub $8, %rsp\n" GENERAL(LOAD_GIVEN) VECTOR(

@@ -14,6 +14,7 @@
  * for so many bytes. Returns are hooked then on any stack. With SITES_ADVISE=bytes+ it has both.
  */
 #define _GNU_SOURCE
+#include "offsets.h"
 #include "sites.h"
 
 #include <dlfcn.h>
@@ -185,6 +186,11 @@ static void set_sampling(const char *directory)
 	setenv("LIBREGION_ADVISE_MEAN", strndup(bytes, strcspn(bytes, "+")), 1);
 }
 
+static void set_sites(const char *sites)
+{
+	setenv("LIBREGION_SITES", offsets_program() ? offsets_of(sites) : sites, 1);
+}
+
 static void set_environment(const struct site_case *c, const char *directory)
 {
 	const char *library = getenv("REGION_LIBRARY");
@@ -200,7 +206,7 @@ static void set_environment(const struct site_case *c, const char *directory)
 	if (is_only_sampled())
 		return;
 	if (c->sites)
-		setenv("LIBREGION_SITES", expanded(c->sites), 1);
+		set_sites(expanded(c->sites));
 	snprintf(path, sizeof(path), "%s/%%p.json", directory);
 	setenv("LIBREGION_STATS", path, 1);
 	set_words(c->environment);
@@ -220,7 +226,8 @@ static void become(const struct site_case *c, const char *directory, int out, in
 	dup2(said, STDERR_FILENO);
 	for (int fd = 3; fd < DESCRIPTORS_MAX; fd++)
 		close(fd);
-	execl(site_program_path(), site_program_path(), "--inside", c->name, (char *)NULL);
+	const char *program = offsets_program() ? offsets_program() : site_program_path();
+	execl(program, program, "--inside", c->name, (char *)NULL);
 	_exit(127);
 }
 
@@ -450,6 +457,10 @@ static enum verdict run(const char *name)
 	static struct run plain, hooked;
 	const struct site_case *c = case_called(name);
 
+	if (offsets_program() && c->sites && strchr(c->sites, '@')) {
+		printf("%s: skipped: callers are given by name\n", c->name);
+		return SKIPPED;
+	}
 	run_both(c, &plain, &hooked);
 	return judge(c, &plain, &hooked);
 }
