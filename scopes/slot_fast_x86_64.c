@@ -35,6 +35,7 @@
 #define SITE(member) [site_##member] "i"(offsetof(struct site_entry, member))
 #define CALLERS(member) [callers_##member] "i"(offsetof(struct site_callers, member))
 
+/* What heap_set_inline() does is written out below: 0 is bumping, and anything else isn't. */
 static_assert(offsetof(struct site_entry, is_of_libc) == offsetof(struct site_entry, is_once) + 1,
               "both are looked at by one load");
 
@@ -204,9 +205,10 @@ __attribute__((naked, aligned(64))) void slot_exit(void)
 		"jne 8f\n"
 		"mov %c[slot_next](%%rcx), %%rdx\n"
 		"mov %%rdx, %c[thread_open_slot](%%rsi)\n" /* the gate is closed */
-		"lea %c[thread_base](%%rsi), %%rdx\n"
 		"movq $0, %c[heap_bump_granules](%%rax)\n"
-		"movq %[direct], %c[heap_inline_granules](%%rax)\n"
+		"mov %c[outside_granules](%%rsi), %%rdx\n"
+		"mov %%rdx, %c[heap_inline_granules](%%rax)\n"
+		"lea %c[thread_base](%%rsi), %%rdx\n"
 		"mov %%rdx, %c[heap_upper_top](%%rax)\n"
 		"movq $0, %c[heap_cursor](%%rax)\n"
 		"movq $0, %c[heap_limit](%%rax)\n"
@@ -227,5 +229,6 @@ __attribute__((naked, aligned(64))) void slot_exit(void)
 		: HEAP(upper), HEAP(upper_top), HEAP(popped_blocks), HEAP(cursor), HEAP(limit),
 		  HEAP(bump_granules), HEAP(inline_granules), THREAD(base), THREAD(open_slot),
 		  THREAD(ready_slot), SCOPE(serial), SCOPE(must_close), REGION(extent), REGION(name),
-		  SLOT(next), SLOT(scope), SLOT(lone_number), [direct] "i"(HEAP_DIRECT_GRANULES));
+		  SLOT(next), SLOT(scope), SLOT(lone_number),
+		  [outside_granules] "i"(offsetof(struct thread, base.inline_granules)));
 }
