@@ -44,6 +44,8 @@ struct site {
 
 #define SITE_BUCKETS 1024u
 #define SITE_NOT_FOUND "no such function (stripped, inlined or misspelt?)"
+#define SITE_COMPRESSED \
+	"no such function; its module has compressed symbols (.gnu_debugdata), which aren't read: give an offset"
 
 extern struct sites {
 	struct site_spec *specs;

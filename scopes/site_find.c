@@ -353,11 +353,15 @@ static struct site_module *make_record(const struct elf_module *module)
 	return record;
 }
 
-static void say_missing(const struct elf_module *module)
+/*
+ * Compressed symbols would take a library that allocates, in every program with sites. Debian has none; and
+ * offsets serve.
+ */
+static void say_missing(struct elf_module *module)
 {
 	for (struct site_spec *spec = sites.specs; spec; spec = spec->next)
 		if (spec->state == SITE_WANTED && spec->module[0] && is_module(spec->module, module)) {
-			site_refuse(spec, SITE_NOT_FOUND);
+			site_refuse(spec, elf_has_section(module, ".gnu_debugdata") ? SITE_COMPRESSED : SITE_NOT_FOUND);
 			spec->state = SITE_REFUSED;
 		}
 }
