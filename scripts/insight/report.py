@@ -30,6 +30,7 @@ from common import Refusal
 
 FOLDED_LINE = re.compile(r"(.+) (\d+(?:\.\d+)?)")
 ROWS_MAX = 500
+COMMAND_MAX = 120
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 1000, 220, 70, 24, 24
 
 
@@ -257,8 +258,10 @@ def comparison_section(document):
     titles = ["under"]
     for _, title, _, _ in MEASURES:
         titles += [title, f"to {document['base']}"]
+    command = " ".join(document["command"])
+    command = command if len(command) < COMMAND_MAX else f"{command[:COMMAND_MAX]} ..."
     outputs = "every run printed the same" if document["outputs_equal"] else document["outputs"]
-    return (f"<h2>Compared</h2>\n<p><code>{quote(' '.join(document['command']))}</code>, {document['rounds']} rounds; "
+    return (f"<h2>Compared</h2>\n<p><code>{quote(command)}</code>, {document['rounds']} rounds; "
             f"{quote(outputs)}.</p>\n{table_of(titles, rows)}\n<p class=\"note\">Medians. ~ within the noise: "
             f"{quote(document['test'])}, p &gt;= {document['significant_p']}</p>")
 
@@ -271,8 +274,9 @@ ADVICE = (("share_allocations", "of allocations"), ("share_bytes", "of bytes"), 
 def advice_cell(member, value):
     if value is None:
         return "", "-"
-    is_share = "share" in member or member == "predicted_saving"
-    return (value, f"{100 * value:.1f}%", max(0, value)) if is_share else (value, amount(value))
+    if member == "predicted_saving":
+        return value, f"{100 * value:.1f}%"
+    return (value, f"{100 * value:.1f}%", value) if "share" in member else (value, amount(value))
 
 
 def advice_section(document):

@@ -120,29 +120,37 @@ class Contents(Pages):
 class Browser(Pages):
     """The same page in a headless browser."""
 
-    def dom(self, page_hash="", width=1280):
-        """The document after its scripts have run, and what they have complained about."""
+    def browse(self, what, page_hash=""):
+        """What the browser says when it does that; the page's scripts must have nothing to complain about."""
         done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
                                "--virtual-time-budget=2000", f"--user-data-dir={self.folder}/profile",
-                               f"--window-size={width},900", "--dump-dom", f"file://{self.folder}/page.html{page_hash}"],
+                               "--window-size=1280,900", what, f"file://{self.folder}/page.html{page_hash}"],
                               capture_output=True, text=True, check=True, timeout=100, env={**os.environ, "HOME": str(self.folder)})
         complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
         self.assertEqual(complaints, [])
         return done.stdout
 
-    def boxes(self, dom):
+    def boxes(self, page_hash=""):
+        dom = self.browse("--dump-dom", page_hash)
         found = re.findall(r'<div title="[^"]*" data-name="([^"]*)" style="left: ([\d.]+)%; width: ([\d.]+)%; top: (\d+)px', dom)
         return {html.unescape(name): (float(left), float(width), int(top)) for name, left, width, top in found}
 
     def test_flame_graph_is_drawn(self):
         self.page(self.statistics("plain=300", LIBREGION_STATS_INTERVAL="50"), self.file("x.folded", FOLDED))
-        self.assertEqual(self.boxes(self.dom()), {
+        self.assertEqual(self.boxes(), {
             "all": (0, 100, 0), "main": (0, 100, 18), "parse": (0, 80, 36), "malloc": (0, 50, 54),
             "strdup <b>": (50, 30, 54), "reply": (80, 20, 36)})
 
+    def test_a_picture_of_it(self):
+        self.page(self.statistics("plain=300", LIBREGION_STATS_INTERVAL="50"), self.file("x.folded", FOLDED))
+        picture = self.folder / "page.png"
+        self.browse(f"--screenshot={picture}")
+        self.assertEqual(picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        self.assertGreater(picture.stat().st_size, 20000) # an empty page has 6000
+
     def test_a_link_leads_to_a_function(self):
         self.page(self.file("x.folded", FOLDED))
-        boxes = self.boxes(self.dom("#f0.0.0"))
+        boxes = self.boxes("#f0.0.0")
         self.assertEqual((boxes["parse"], boxes["malloc"]), ((0, 100, 36), (0, 62.5, 54)))
         self.assertNotIn("reply", boxes)
 
