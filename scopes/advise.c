@@ -4,7 +4,7 @@
  *
  * A sample is due after a number of bytes that is drawn anew each time, exponentially distributed: then
  * each byte is as likely to be met as any other, whatever the program's rhythm. The mean is the thread's
- * own and goes up or down such that samples cost about 1.3 % of the thread's time, once 5 ms have been
+ * own and goes up or down such that samples cost about 0.6 % of the thread's time, once 6 ms have been
  * spent.
  */
 #include "advise.h"
@@ -19,10 +19,10 @@
 #define MEAN_MIN_BYTES ((size_t)512)
 #define MEAN_MAX_BYTES ((size_t)1 << 30)
 #define SAMPLES_BETWEEN_LOOKS 16u
-#define COST_SHARE 80u             /* one part in so many of the thread's time */
-#define COST_BURST_NS 5000000u
+#define COST_SHARE 160u            /* one part in so many of the thread's time */
+#define COST_BURST_NS 6000000u
 #define COST_MAX_NS 50000u         /* of taking one sample: more is time that others had */
-#define COST_OF_END_NS 2000u       /* of its end, and of the page that it lies on */
+#define COST_OF_END_NS 6000u       /* of its end, and of the span that it lies in */
 #define COST_OF_FRAME_NS 400u      /* of the return of a hooked frame */
 #define SAMPLES_AT_ONCE 64
 #define LIVE_FEW 2048.0
@@ -339,9 +339,11 @@ void *advise_alloc(struct thread *thread, size_t size, size_t align)
 {
 	struct heap *heap = thread->heap;
 
-	if (!advise.is_ready || heap->bump_granules != 0 || (heap->sample_left == 0 && !begin_thread(thread)))
+	/* Blocks of no bytes stay what they are. */
+	if (size == 0 || !advise.is_ready || heap->bump_granules != 0)
 		return NULL;
-	size += !size;
+	if (heap->sample_left == 0 && !begin_thread(thread))
+		return NULL;
 	if (size < heap->sample_left) {
 		heap_count_skipped(heap, size);
 		return NULL;

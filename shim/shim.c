@@ -26,8 +26,12 @@ static void *alloc_slow(size_t size, size_t align)
 /* Where allocations are sampled, and this one isn't due to be. */
 static __attribute__((noinline)) void *alloc_skipped(struct heap *heap, size_t size)
 {
-	void *p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
+	void *p;
 
+	if (size - 1 < HEAP_DIRECT_MAX)
+		p = slab_pop(heap->direct[(size - 1) >> GRANULE_SHIFT]);
+	else
+		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
 	if (p)
 		heap_count_skipped(heap, size);
 	return p;
