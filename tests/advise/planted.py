@@ -86,8 +86,10 @@ def others(program):
 
 
 def thrown(program):
-    advice = top(program, "thrown", 3000, "throw_request", 0.5, 3000, status=3)
-    near(candidate(advice, "catch_request")["freed_share"], 0.5, POINTS, "the share freed in the function around it")
+    advice = top(program, "thrown", 750, "catch_request", 0.875, 750, status=3)
+    thrown_out = candidate(advice, "throw_request")
+    near(thrown_out["freed_share"], 0.5, POINTS, "the share freed in the function that is left")
+    near(thrown_out["calls"], 3000, 300, "the number of its calls")
 
 
 def crash(program):
@@ -98,9 +100,12 @@ def crash(program):
 def forks(program):
     """The child has a file of its own, and allocates more."""
     top(program, "forks", 3000, "handle_request", 1, 3000)
-    subprocess.run([program, "forks", "50"], env=preloaded(LIBREGION_ADVISE="parent", LIBREGION_ADVISE_MEAN="16"),
-                   check=True)
-    check(glob.glob("*") in ([], ["parent"]), f"there are {glob.glob('*')}")
+    for path, count in (("%p.advise", 2), ("parent.advise", 1)):
+        subprocess.run([program, "forks", "50"], env=preloaded(LIBREGION_ADVISE=path, LIBREGION_ADVISE_MEAN="16"),
+                       check=True)
+        check(len(glob.glob("*.advise")) == count, f"{path}: there are {glob.glob('*')}")
+        for file in glob.glob("*.advise"):
+            os.unlink(file)
 
 
 def inferred(program):
