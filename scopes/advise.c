@@ -110,6 +110,10 @@ void scopes_start_advice(void)
 		report("LIBREGION_ADVISE: scopes are disabled; nothing is sampled");
 		return;
 	}
+	if (harden_inline_granules() != HEAP_DIRECT_GRANULES) {
+		report("LIBREGION_ADVISE: not together with LIBREGION_HARDEN; nothing is sampled");
+		return;
+	}
 	if (!site_start_slots()) {
 		report("LIBREGION_ADVISE: the processor has no XSAVE; nothing is sampled");
 		return;
