@@ -26,6 +26,7 @@ static struct buffers {
 	bool has_reclaimed;    /* some scope has reclaimed unfreed blocks */
 	bool has_reported_late_free;
 	uint64_t late_frees;
+	buffer_late_hook *late_hook;
 } buffers = {.cache_bytes = (size_t)8 << 20};
 
 __attribute__((cold)) void buffer_set_cache_bytes(size_t bytes)
@@ -404,6 +405,11 @@ void buffer_note_reclaim(struct span *span, const char *scope_name)
 		__atomic_store_n(&buffers.has_reclaimed, true, __ATOMIC_RELAXED);
 }
 
+void buffer_set_late_hook(buffer_late_hook *hook)
+{
+	buffers.late_hook = hook;
+}
+
 uint64_t buffer_late_frees(void)
 {
 	return __atomic_load_n(&buffers.late_frees, __ATOMIC_RELAXED);
@@ -432,7 +438,9 @@ static void free_of_no_block(struct span *span, void *p, const char *call)
 	const unsigned char *head = granule_find_head(byte, buffer_map(span));
 	bool is_start = head == byte && (uintptr_t)p % GRANULE_BYTES == 0;
 
-	if (is_start)
+	if (buffers.late_hook && buffers.late_hook(p, call))
+		__atomic_add_fetch(&buffers.late_frees, 1, __ATOMIC_RELAXED);
+	else if (is_start)
 		report_misuse("%s(%p): double free of a block of %zu bytes in a buffer", call, p,
 		              granule_size(head) << GRANULE_SHIFT);
 	else if (span->reclaimer && (uintptr_t)p % GRANULE_BYTES == 0)

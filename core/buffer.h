@@ -125,6 +125,13 @@ unsigned char *buffer_find(const struct span *span, const void *p);
 void buffer_free(struct heap *heap, struct span *span, void *p, const char *call);
 void buffer_free_gone(void *p, const char *call);
 
+/*
+ * Sets who is asked first about a free of what isn't a live block. True: it was reclaimed, and that has been
+ * said. Once, at start.
+ */
+typedef bool buffer_late_hook(void *p, const char *call);
+void buffer_set_late_hook(buffer_late_hook *hook);
+
 /* Notes that unfreed blocks of a scope are about to be reclaimed, so that late frees are known. */
 void buffer_note_reclaim(struct span *span, const char *scope_name);
 

@@ -18,6 +18,7 @@
 #include "lock.h"
 #include "null.h"
 #include "os.h"
+#include "quarantine.h"
 #include "range.h"
 #include "remote.h"
 #include "report.h"

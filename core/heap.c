@@ -368,6 +368,12 @@ static void report_spare(const struct span *span, void *p, const char *call)
 		report_misuse("%s(%p): lies in a block of %zu bytes that was freed", call, p, span->bytes);
 }
 
+/* One whose blocks the granule map tells. */
+static bool is_buffer(enum span_kind kind)
+{
+	return kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING || kind == SPAN_QUARANTINED;
+}
+
 void heap_free(void *p, const char *call)
 {
 	if (!p)
@@ -382,7 +388,7 @@ void heap_free(void *p, const char *call)
 		free_in_slab(span, p, call);
 	else if (kind == SPAN_BIG)
 		big_free(heap_self(), span, p, call);
-	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
+	else if (is_buffer(kind))
 		buffer_free(heap_self(), span, p, call);
 	else if (kind == SPAN_SPARE)
 		report_spare(span, p, call);
@@ -420,7 +426,7 @@ static size_t bytes_of(const void *p)
 		bytes = slab_block_bytes(span, p);
 	else if (kind == SPAN_BIG)
 		bytes = p != span->start ? 0 : harden_is_on() ? harden_bytes(span, p) : span->bytes;
-	else if (kind == SPAN_BUFFER || kind == SPAN_RETIRED || kind == SPAN_WAITING)
+	else if (is_buffer(kind))
 		bytes = buffer_block_bytes(p);
 	return bytes;
 }

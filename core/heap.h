@@ -241,6 +241,12 @@ static inline void heap_count_skipped(struct heap *heap, size_t size)
 	heap->sample_blocks++;
 }
 
+/* Nothing is served inline: every allocation takes the slow path. A later heap_set_inline() undoes it. */
+static inline void heap_set_slow(struct heap *heap)
+{
+	heap->inline_granules = heap->bump_granules = 0;
+}
+
 /*
  * Asks for the line at p as one to be written. A program writes to a block as soon as it has it, and stores
  * leave the core in order: one that waits for its line holds up all behind it, and a bump pointer

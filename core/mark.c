@@ -318,6 +318,14 @@ static void push_block(struct marking *now, const unsigned char *head, bool is_a
 		enqueue(now, span);
 }
 
+/* Does a live block begin there? */
+static bool is_head(const struct marking *now, uintptr_t p)
+{
+	bool is_in_question = now->slices[(p - (uintptr_t)range.base) >> SLICE_SHIFT];
+
+	return is_in_question && granule_is_live(granule_load(range_map_of((const void *)p)));
+}
+
 static void reach(struct marking *now, uintptr_t p, uintptr_t at)
 {
 	size_t offset = p - (uintptr_t)range.base;
@@ -359,7 +367,8 @@ static void reach_from(struct marking *now, uint64_t word, uintptr_t at)
 	if (now->slab && is_free(now->slab, at))
 		return;
 	reach(now, p, at + now->moved);
-	if (may_be_end)
+	/* Who is told what points to a block isn't told of its neighbour's pointers. */
+	if (may_be_end && !(now->hook && is_head(now, p)))
 		reach(now, p - 1, at + now->moved);
 }
 

@@ -115,6 +115,12 @@ void os_populate(void *p, size_t bytes)
 		__atomic_store_n(&os.cannot_populate, true, __ATOMIC_RELAXED);
 }
 
+bool os_fence(void *p, size_t bytes)
+{
+	return raw_call(SYS_mmap, p, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+	                -1, 0L) != -1;
+}
+
 enum os_move os_move(void *from, void *to, size_t bytes)
 {
 	if (raw_call(SYS_mremap, from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1)

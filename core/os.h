@@ -41,6 +41,12 @@ size_t os_purge_all(const struct os_extent *extents, size_t count);
 void os_populate(void *p, size_t bytes);
 
 /*
+ * Gives the pages back, and access with them: any touch is a fault until they are committed again. False:
+ * nothing happened.
+ */
+bool os_fence(void *p, size_t bytes);
+
+/*
  * Moves the pages at `from` to `to`, both committed and of the same length; `from` reads as zero
  * afterwards and stays committed. Where the kernel can't, nothing happened; but older kernels may
  * have unmapped `to` by then, and if it can't be had back for certain, it is lost: not to be used again.

@@ -25,6 +25,11 @@ static size_t round_up(size_t n, size_t align)
 	return (n + align - 1) & ~(align - 1);
 }
 
+static size_t notes_bytes(size_t heap_bytes)
+{
+	return (heap_bytes >> GRANULE_SHIFT) * sizeof(*range.notes);
+}
+
 static void size_lanes(struct lane *lanes, size_t heap_bytes)
 {
 	size_t slices = heap_bytes >> SLICE_SHIFT;
@@ -33,6 +38,7 @@ static void size_lanes(struct lane *lanes, size_t heap_bytes)
 	lanes[LANE_MAP].reserved_bytes = heap_bytes >> GRANULE_SHIFT;
 	lanes[LANE_SLICES].reserved_bytes = round_up(slices * sizeof(uint32_t), OS_PAGE);
 	lanes[LANE_SPANS].reserved_bytes = round_up((slices + 1) * sizeof(struct span), OS_PAGE);
+	lanes[LANE_NOTES].reserved_bytes = range.wants_notes ? notes_bytes(heap_bytes) : 0;
 	lanes[LANE_META].reserved_bytes = round_up((heap_bytes >> 7) + (1 << 20), OS_PAGE);
 }
 
@@ -104,6 +110,11 @@ static size_t power_of_two_below(size_t n)
 	return (size_t)1 << (63 - __builtin_clzl(n));
 }
 
+void range_want_notes(void)
+{
+	range.wants_notes = true;
+}
+
 __attribute__((cold)) bool range_init(size_t wanted_bytes)
 {
 	size_t bytes = power_of_two_below(wanted_bytes);
@@ -119,6 +130,7 @@ __attribute__((cold)) bool range_init(size_t wanted_bytes)
 	range.map_bias = (uintptr_t)range.map - ((uintptr_t)range.base >> GRANULE_SHIFT);
 	range.slices = (uint32_t *)range.lanes[LANE_SLICES].base;
 	range.spans = (struct span *)range.lanes[LANE_SPANS].base;
+	range.notes = range.wants_notes ? (uint32_t *)range.lanes[LANE_NOTES].base : NULL;
 	return lane_commit(LANE_SPANS, sizeof(struct span), OS_PAGE);
 }
 
@@ -164,8 +176,9 @@ bool range_grow(size_t bytes)
 	lock_acquire(&range.lock);
 	done = lane_commit(LANE_HEAP, bytes, HEAP_STEP_BYTES) &&
 	       lane_commit(LANE_MAP, heap->committed_bytes >> GRANULE_SHIFT, OS_PAGE) &&
-	       lane_commit(LANE_SLICES, (heap->committed_bytes >> SLICE_SHIFT) * sizeof(uint32_t), OS_PAGE);
-	/* What is published is described: map and slice table reach at least as far. */
+	       lane_commit(LANE_SLICES, (heap->committed_bytes >> SLICE_SHIFT) * sizeof(uint32_t), OS_PAGE) &&
+	       (!range.notes || lane_commit(LANE_NOTES, notes_bytes(heap->committed_bytes), OS_PAGE));
+	/* What is published is described: map, slice table and notes reach at least as far. */
 	if (done)
 		__atomic_store_n(&range.granules, heap->committed_bytes >> GRANULE_SHIFT, __ATOMIC_RELEASE);
 	lock_release(&range.lock);

@@ -1,12 +1,14 @@
 /*
  * range.h: the heap range and what describes it.
  *
- * One reservation holds five lanes, each committed from its start as far as it is used:
+ * One reservation holds six lanes, each committed from its start as far as it is used:
  *
  *     heap     the memory of blocks, in slices of 64 KiB
  *     map      the granule map: one byte for every 16 of the heap
  *     slices   for each slice, the span that it belongs to; 0 where it belongs to none
  *     spans    the span descriptors; number 0 describes what belongs to nobody
+ *     notes    only if asked for: 4 bytes for each granule, for the layer above to note something in about
+ *              the block that begins there
  *     meta     libregion's own structures: thread heaps, scope records, statistics
  *
  * Hence "is it mine?" is one subtraction and one compare, a foreign pointer is never dereferenced, and
@@ -44,7 +46,7 @@ struct lane {
 	size_t committed_bytes;
 };
 
-enum { LANE_HEAP, LANE_MAP, LANE_SLICES, LANE_SPANS, LANE_META, LANE_COUNT };
+enum { LANE_HEAP, LANE_MAP, LANE_SLICES, LANE_SPANS, LANE_NOTES, LANE_META, LANE_COUNT };
 
 struct range {
 	char *base;          /* of the heap */
@@ -56,9 +58,14 @@ struct range {
 	struct lane lanes[LANE_COUNT];
 	struct lock lock;    /* guards the lanes' ends and meta_used */
 	size_t meta_used;
+	uint32_t *notes;     /* NULL: not asked for */
+	bool wants_notes;
 };
 
 extern struct range range __attribute__((visibility("hidden")));
+
+/* The range shall have notes; before it is reserved. */
+void range_want_notes(void);
 
 /*
  * Reserves the range, `wanted_bytes` of heap or the largest half, quarter, ... that the kernel and
@@ -120,6 +127,12 @@ static inline size_t range_granule_at(const void *p)
 static inline unsigned char *range_map_of(const void *p)
 {
 	return (unsigned char *)(range.map_bias + ((uintptr_t)p >> GRANULE_SHIFT));
+}
+
+/* The note of the block at p, which is in the heap range, or NULL. Zero until somebody notes something. */
+static inline uint32_t *range_note_of(const void *p)
+{
+	return range.notes ? range.notes + (range_offset(p) >> GRANULE_SHIFT) : NULL;
 }
 
 static inline void *range_of_map(const unsigned char *byte)

@@ -48,9 +48,11 @@ static struct state {
 	struct extent own[OWN_COUNT];
 	struct extent cuts[CUT_COUNT];
 	uintptr_t own_sp;
+	const struct look_mapping *mapping; /* that is being looked at; NULL: memory of the heap range is */
 	size_t mappings, strays;
 	bool has_failed;
 	bool is_doubtful; /* it is the turn of what lies below stack pointers */
+	bool is_certain;  /* what is doubtful isn't asked for */
 } state;
 
 /* What isn't ours. */
@@ -153,6 +155,7 @@ static bool look_at(const struct look_mapping *mapping, void *unused)
 	uintptr_t border = highest_stack(mapping), page = border & ~(OS_PAGE - 1);
 
 	(void)unused;
+	state.mapping = mapping;
 	/* A page with the border in it is looked at twice, one half each time. */
 	if (state.is_doubtful) {
 		state.cuts[CUT_DOUBTFUL] = (struct extent){border, mapping->hi};
@@ -240,6 +243,7 @@ static void look_at_span(const struct span *span, void *unused)
 		break;
 	case SPAN_RETIRED:
 	case SPAN_WAITING:
+	case SPAN_QUARANTINED:
 		end = range_map_of(span->used_end);
 		if (!mark_has(span))
 			live_blocks(buffer_map(span), end, false);
@@ -346,9 +350,12 @@ static bool look_at_all(struct span *list)
 {
 	if (!look_mappings(find_holes, NULL) || !look_mappings(look_at, NULL))
 		return false;
+	state.mapping = NULL;
 	look_at_threads();
 	span_for_each_locked(look_at_span, NULL);
 	follow_all(list);
+	if (state.is_certain)
+		return !state.has_failed && !mark_has_failed();
 	clear_left_over();
 	mark_doubt();
 	state.is_doubtful = true;
@@ -433,4 +440,23 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 	os_unblock_signals(mask);
 	result.pause_ns = os_clock_ns() - begin_ns;
 	return result;
+}
+
+struct search waiting_explain(struct span *list, uintptr_t sp, int signal, size_t align, mark_hook *hook)
+{
+	struct search result = {.stop = WORLD_NO_MEMORY};
+
+	if (!mark_start())
+		return result;
+	mark_set_hook(hook);
+	state.is_certain = true;
+	result = waiting_search(list, sp, signal, align);
+	state.is_certain = false;
+	mark_set_hook(NULL);
+	return result;
+}
+
+const struct look_mapping *waiting_mapping(void)
+{
+	return state.mapping;
 }

@@ -36,6 +36,7 @@ enum span_kind {
 	SPAN_BARE,       /* a buffer whose blocks the map doesn't know (bare.h) */
 	SPAN_NULL,       /* blocks of no bytes, without access (null.h) */
 	SPAN_WAITING,    /* a buffer with blocks that wait to be found reachable or not (waiting.h) */
+	SPAN_QUARANTINED, /* a buffer of ended scopes, whose addresses rest for a while (quarantine.h) */
 };
 
 struct heap;

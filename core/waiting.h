@@ -19,6 +19,7 @@
 
 #include "big_list.h"
 #include "granule.h"
+#include "look.h"
 #include "mark.h"
 #include "span.h"
 #include "world.h"
@@ -79,6 +80,15 @@ struct search {
  * program has, lies at `sp` and above, registers included; below is what libregion does.
  */
 struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t align);
+
+/*
+ * The same, of what is certain only, and calls the hook for each block when it is first reached, while the world
+ * stands still: with its head and the place of the word that reaches it.
+ */
+struct search waiting_explain(struct span *list, uintptr_t sp, int signal, size_t align, mark_hook *hook);
+
+/* For the hook: the mapping that is being looked at; NULL: it is memory of the heap range. */
+const struct look_mapping *waiting_mapping(void);
 
 /* What became of a buffer's waiting blocks. */
 struct settled {

@@ -9,6 +9,7 @@
 #include "world.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <ucontext.h>
@@ -133,6 +134,18 @@ static uintptr_t saved_end(const void *context)
 	return end;
 }
 
+static uintptr_t code_pointer_of(const void *context)
+{
+#if defined(__x86_64__)
+	return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+	return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.pc;
+#else
+	(void)context;
+	return 0;
+#endif
+}
+
 static void stand_still(const void *context)
 {
 	uint32_t number = __atomic_load_n(&world.number, __ATOMIC_ACQUIRE), asked = number;
@@ -146,6 +159,8 @@ static void stand_still(const void *context)
 	own->sp = own->registers[0] = sp ? sp : frame;
 	own->registers[1] = own->saved_lo = frame;
 	own->saved_hi = saved_end(context);
+	own->code = code_pointer_of(context);
+	own->control = (uintptr_t)pthread_self();
 	if (__atomic_add_fetch(&world.acks, 1, __ATOMIC_RELEASE) >=
 	    __atomic_load_n(&world.expected, __ATOMIC_RELAXED))
 		os_wake_all(&world.acks);

@@ -34,6 +34,8 @@ struct world_thread {
 	uintptr_t sp;                  /* where it was interrupted; 0: it isn't there any more */
 	uintptr_t registers[2];        /* its stack pointer then, and in the handler */
 	uintptr_t saved_lo, saved_hi;  /* the frame of the handler, with all registers, on whichever stack */
+	uintptr_t code;                /* the instruction; 0: not known */
+	uintptr_t control;             /* its control block, which libc puts at the upper end of its stack */
 };
 
 enum world_result {

@@ -9,12 +9,15 @@
 #include <string.h>
 
 #include "advise.h"
+#include "check.h"
 #include "scopes.h"
 #include "slot.h"
 
 /* Is this a coroutine or a signal's own stack, where what is allocated need not end with the scope? */
 static bool is_elsewhere(struct scope *scope, uintptr_t sp)
 {
+	if (scope->thread->is_in_check)
+		return true;
 	if (scope->frame == UINTPTR_MAX || scope_is_own_stack(scope->thread, sp))
 		return false;
 	stats_add(&scope->region.counters->stats.heap_other_stack, 1);
@@ -34,7 +37,7 @@ static void *alloc_general(struct thread *thread, size_t size, size_t align)
 }
 
 static __attribute__((noinline)) void *
-alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
+serve(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 {
 	stats_tick();
 	if (scope && scope->frame <= sp) {
@@ -44,6 +47,16 @@ alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
 	if (scope_is_open(scope) && !is_elsewhere(scope, sp))
 		return region_serve(scope->thread, size, align);
 	return alloc_general(scope ? scope->thread : NULL, size, align);
+}
+
+static __attribute__((noinline)) void *
+alloc_slow(struct scope *scope, uintptr_t sp, size_t size, size_t align)
+{
+	void *p = serve(scope, sp, size, align);
+
+	if (check_is_on())
+		check_note(p);
+	return p;
 }
 
 /* In a scope, for what comes here because it is long. Not served where there is anything else to do first. */
@@ -59,9 +72,12 @@ static inline void *bump_long(const struct scope *scope, uintptr_t sp, size_t si
 
 void *scopes_alloc(size_t size, size_t align)
 {
-	struct scope *scope = scope_top(heap_self());
+	struct heap *heap = heap_self();
+	struct scope *scope = scope_top(heap);
 	uintptr_t sp = scope_here();
-	void *p = scope_is_open(scope) && align <= GRANULE_BYTES ? bump_long(scope, sp, size) : NULL;
+	/* If a scope is open; under a check nothing is bumped here. */
+	bool may_bump = heap->bump_granules > 0 && align <= GRANULE_BYTES;
+	void *p = may_bump ? bump_long(scope, sp, size) : NULL;
 
 	return p ? p : alloc_slow(scope, sp, size, align);
 }
@@ -196,7 +212,10 @@ void *scopes_realloc(void *p, size_t size)
 	if (old_bytes == 0 && !null_has(p))
 		return NULL;
 	struct scope *scope = thread ? scope_of(thread, p, &head) : NULL;
-	return scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
+	void *q = scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
+	if (check_is_on() && q != p)
+		check_note(q);
+	return q;
 }
 
 size_t scopes_usable_size(const void *p, const char *call)
@@ -246,6 +265,8 @@ void *region_copy_out(const void *p)
 
 	if (is_block && !copy)
 		errno = ENOMEM;
+	if (check_is_on())
+		check_note(copy);
 	return copy ? memcpy(copy, p, bytes) : NULL;
 }
 

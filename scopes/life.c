@@ -2,11 +2,15 @@
  * life.c: start and end of the process and of threads, as scopes see them.
  */
 #include "advise.h"
+#include "check.h"
 #include "counted.h"
+#include "finding.h"
+#include "guard.h"
 #include "object.h"
 #include "pool.h"
 #include "scopes.h"
 #include "site.h"
+#include "stack.h"
 
 enum start_state { NOT_STARTED, STARTING, STARTED };
 
@@ -22,9 +26,16 @@ struct scope *scopes_first_use(void)
 
 static void scopes_thread_begin(struct heap *heap);
 
+static void under_pressure(void)
+{
+	pools_trim();
+	check_gives_way();
+}
+
 static bool start(void)
 {
 	options_read();
+	check_prepare();
 	if (!range_init(options.heap_range_bytes))
 		return false;
 	report_set_fatal(options.on_error == 0);
@@ -36,7 +47,8 @@ static bool start(void)
 	policy_start();
 	stats_start();
 	heap_set_birth_hook(scopes_thread_begin);
-	heap_set_pressure_hook(pools_trim);
+	heap_set_pressure_hook(under_pressure);
+	check_start();
 	return true;
 }
 
@@ -97,6 +109,7 @@ static void begin_scopes(struct heap *heap)
 	thread->stack_bytes = 0;
 	thread->has_asked_stack = false;
 	slot_thread_begins(thread);
+	check_thread_begins(thread);
 	if (options.wrap_threads)
 		scope_enter_with(scope_here(), UINTPTR_MAX,
 		                 &(struct region_options){.name = "thread"});
@@ -126,6 +139,7 @@ static void trim_thread(struct heap *heap)
 	}
 	if (thread->partial)
 		region_settle_partial(thread);
+	check_trim(thread);
 	buffer_drop_spares(heap);
 }
 
@@ -139,6 +153,7 @@ void scopes_thread_end(struct heap *heap)
 		scope_end_top(thread, true);
 	advise_thread_ends(thread);
 	slot_thread_ends(thread);
+	check_thread_ends(thread);
 	trim_thread(heap);
 	if (reach_is_due())
 		reach_search(thread, thread->base.region.counters);
@@ -176,6 +191,15 @@ void scopes_finish(void)
 	site_finish();
 	advise_finish();
 	stats_finish();
+	check_finish();
+}
+
+/* The locks of checks, in their order. */
+static struct lock *check_lock(unsigned i)
+{
+	struct lock *(*const locks[])(void) = {finding_lock, guard_lock, stack_lock, quarantine_lock};
+
+	return i < sizeof(locks) / sizeof(locks[0]) ? locks[i]() : NULL;
 }
 
 bool scopes_before_fork(bool may_wait)
@@ -188,6 +212,8 @@ bool scopes_before_fork(bool may_wait)
 	lock_before_fork(pool_lock());
 	lock_before_fork(object_lock());
 	lock_before_fork(stats_lock());
+	for (unsigned i = 0; check_lock(i); i++)
+		lock_before_fork(check_lock(i));
 	heap_before_fork();
 	slot_before_fork();
 	return lock_fork_has_all();
@@ -197,6 +223,8 @@ void scopes_after_fork_in_parent(void)
 {
 	slot_after_fork_in_parent();
 	heap_after_fork_in_parent();
+	for (unsigned i = 0; check_lock(i); i++)
+		lock_after_fork_in_parent(check_lock(i));
 	lock_after_fork_in_parent(stats_lock());
 	lock_after_fork_in_parent(object_lock());
 	lock_after_fork_in_parent(pool_lock());
@@ -212,6 +240,9 @@ void scopes_after_fork_in_child(void)
 	advise_after_fork_in_child();
 	slot_after_fork_in_child();
 	heap_after_fork_in_child();
+	for (unsigned i = 0; check_lock(i); i++)
+		lock_after_fork_in_child(check_lock(i));
+	check_after_fork_in_child();
 	lock_after_fork_in_child(stats_lock());
 	stats_after_fork_in_child();
 	lock_after_fork_in_child(object_lock());

@@ -221,14 +221,16 @@ bool elf_has_section(struct elf_module *module, const char *name)
 
 /* Symbols. */
 
-static bool is_function(const ElfW(Sym) *symbol)
-{
-	unsigned type = ELF64_ST_TYPE(symbol->st_info);
+#define TYPES_OF_CODE (1u << STT_FUNC | 1u << STT_GNU_IFUNC)
+#define TYPES_OF_DATA (1u << STT_OBJECT | 1u << STT_COMMON)
+#define TYPES_OF_TLS (1u << STT_TLS)
 
-	return (type == STT_FUNC || type == STT_GNU_IFUNC) && symbol->st_shndx != SHN_UNDEF;
+static bool is_of(const ElfW(Sym) *symbol, unsigned types)
+{
+	return (types >> ELF64_ST_TYPE(symbol->st_info) & 1) && symbol->st_shndx != SHN_UNDEF;
 }
 
-static bool each_symbol(const struct elf_file *file, unsigned type, elf_visitor *visitor,
+static bool each_symbol(const struct elf_file *file, unsigned type, unsigned types, elf_visitor *visitor,
                         void *context)
 {
 	const ElfW(Shdr) *table = section_of_type(file, type);
@@ -244,7 +246,7 @@ static bool each_symbol(const struct elf_file *file, unsigned type, elf_visitor 
 	if (texts != file->bytes + names->sh_offset)
 		return false;
 	for (; symbol < end; symbol++) {
-		if (!is_function(symbol) || symbol->st_name >= names->sh_size)
+		if (!is_of(symbol, types) || symbol->st_name >= names->sh_size)
 			continue;
 		struct elf_function function = {
 			.name = texts + symbol->st_name,
@@ -326,8 +328,8 @@ static bool open_by_debuglink(struct elf_module *module, struct elf_file *file)
 	return false;
 }
 
-bool elf_each_function(struct elf_module *module, enum elf_source source, elf_visitor *visitor,
-                       void *context)
+static bool each_of(struct elf_module *module, enum elf_source source, unsigned types, elf_visitor *visitor,
+                    void *context)
 {
 	const struct elf_file *own = file_of(module);
 	struct elf_file other = {0};
@@ -337,9 +339,9 @@ bool elf_each_function(struct elf_module *module, enum elf_source source, elf_vi
 		return false;
 	switch (source) {
 	case ELF_SYMTAB:
-		return each_symbol(own, SHT_SYMTAB, visitor, context);
+		return each_symbol(own, SHT_SYMTAB, types, visitor, context);
 	case ELF_DYNSYM:
-		return each_symbol(own, SHT_DYNSYM, visitor, context);
+		return each_symbol(own, SHT_DYNSYM, types, visitor, context);
 	case ELF_BY_BUILD_ID:
 		is_there = open_by_build_id(module, &other);
 		break;
@@ -349,7 +351,49 @@ bool elf_each_function(struct elf_module *module, enum elf_source source, elf_vi
 	case ELF_SOURCES:
 		break;
 	}
-	is_there = is_there && each_symbol(&other, SHT_SYMTAB, visitor, context);
+	is_there = is_there && each_symbol(&other, SHT_SYMTAB, types, visitor, context);
 	close_file(&other);
 	return is_there;
+}
+
+bool elf_each_function(struct elf_module *module, enum elf_source source, elf_visitor *visitor,
+                       void *context)
+{
+	return each_of(module, source, TYPES_OF_CODE, visitor, context);
+}
+
+/* The symbol of a value, as far as it has been found. */
+struct nearest {
+	uintptr_t value, start;
+	char *name;
+	size_t capacity;
+	bool is_found;
+};
+
+static void look_whether_nearer(void *context, const struct elf_function *symbol)
+{
+	struct nearest *nearest = context;
+	uintptr_t distance = nearest->value - symbol->value;
+
+	if (symbol->value > nearest->value || (symbol->bytes > 0 && distance >= symbol->bytes) ||
+	    (nearest->is_found && symbol->value <= nearest->start))
+		return;
+	size_t length = strnlen(symbol->name, nearest->capacity - 1);
+	memcpy(nearest->name, symbol->name, length);
+	nearest->name[length] = '\0';
+	nearest->start = symbol->value;
+	nearest->is_found = true;
+}
+
+bool elf_symbol_at(struct elf_module *module, enum elf_kind kind, uintptr_t value, char *name,
+                   size_t capacity, uintptr_t *start)
+{
+	static const unsigned types[] = {
+		[ELF_CODE] = TYPES_OF_CODE, [ELF_DATA] = TYPES_OF_DATA, [ELF_TLS] = TYPES_OF_TLS};
+	struct nearest nearest = {.value = value, .name = name, .capacity = capacity};
+
+	for (unsigned source = 0; source < ELF_SOURCES && !nearest.is_found; source++)
+		each_of(module, (enum elf_source)source, types[kind], look_whether_nearer, &nearest);
+	*start = nearest.start;
+	return nearest.is_found;
 }

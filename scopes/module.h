@@ -1,7 +1,7 @@
 /*
- * module.h: the modules of the process and the functions in them. Private to scopes/.
+ * module.h: the modules of the process and the symbols in them. Private to scopes/.
  *
- * A module is the program or a library, as the loader has mapped it. Its functions are in its file: in
+ * A module is the program or a library, as the loader has mapped it. Its symbols are in its file: in
  * .symtab, or, where that has been stripped, in .dynsym and in a debug file that belongs to it. Files are
  * mapped and read where they lie; nothing here allocates, and nothing in a file is believed before it has
  * been compared with the file's size.
@@ -63,6 +63,16 @@ void elf_module_set(struct elf_module *module, const struct dl_phdr_info *info, 
 /* Calls the visitor for each function that a source has. False: there is no such source. */
 bool elf_each_function(struct elf_module *module, enum elf_source source, elf_visitor *visitor,
                        void *context);
+
+/* What a symbol stands for: code, data, or an offset into a module's thread-local storage. */
+enum elf_kind { ELF_CODE, ELF_DATA, ELF_TLS };
+
+/*
+ * The symbol that a value of the module's file lies in, or that begins last before it if no length says
+ * otherwise: its name, cut to fit, and its own value. False: there is none.
+ */
+bool elf_symbol_at(struct elf_module *module, enum elf_kind kind, uintptr_t value, char *name,
+                   size_t capacity, uintptr_t *start);
 
 /*
  * Where the function begins that an address of the module lies in, by the table for unwinders, which

@@ -55,6 +55,14 @@
 	  "what follows the report of a misuse: abort(), or the program runs on") \
 	X(harden, "HARDEN", COUNT, 0, 0, 2, "", \
 	  "more checks of the general heap: 1 fences; 2 also zeroes, quarantine, guard pages, random order") \
+	X(check, "CHECK", CHOICE, 0, 0, 0, "0 1 guard", \
+	  "tests scopes of policy none: 1 reports blocks still pointed to at their end, guard later touches") \
+	X(check_exit, "CHECK_EXIT", COUNT, 0, 0, 255, "", \
+	  "exit status of a process in which a check has found something; 0: the process's own") \
+	X(check_file, "CHECK_FILE", TEXT, 0, 0, 0, "a file name; %p is the process id", \
+	  "what a check finds is added to this file, as JSON, one object a line") \
+	X(check_bytes, "CHECK_BYTES", SIZE, 1 << 30, 1 << 20, (uint64_t)1 << 40, "", \
+	  "guard: bytes of addresses that aren't used again before others have been") \
 	X(disable, "DISABLE", SWITCH, 0, 0, 1, "", "scopes are plain calls") \
 	X(wrap_threads, "WRAP_THREADS", SWITCH, 0, 0, 1, "", \
 	  "each thread's whole life is a scope (for tests)") \

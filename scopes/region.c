@@ -17,6 +17,7 @@
  */
 #include <string.h>
 
+#include "check.h"
 #include "scope.h"
 #include "scope_fast.h"
 #include "scopes.h"
@@ -165,11 +166,11 @@ static bool may_hold(const struct region *region, const struct span *span)
 
 static bool take_partial(struct thread *thread, struct region *region, size_t bytes)
 {
-	struct span *span = thread->partial;
+	struct span **place = check_covers(region) ? &thread->checked : &thread->partial, *span = *place;
 
 	if (!span || !may_hold(region, span))
 		return false;
-	thread->partial = NULL;
+	*place = NULL;
 	return enter_partial(thread->heap, region, span, bytes);
 }
 
@@ -208,6 +209,7 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 	no_hole(heap, region);
 	if (is_over_limit(region, policy->size_log2))
 		return &stats->heap_over_limit;
+	bool is_checked = check_covers(region);
 	if (take_partial(thread, region, bytes))
 		return NULL;
 	span = buffer_take_spare(heap, policy->size_log2);
@@ -216,10 +218,12 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 		enter_empty(heap, region, span);
 		return NULL;
 	}
-	if (adopt_partial(thread, region, bytes))
+	if (!is_checked && adopt_partial(thread, region, bytes))
 		return NULL;
 	no_hole(heap, region);
 	span = buffer_make(heap, policy->size_log2, policy->buffer_count);
+	if (!span && is_checked)
+		span = check_make_buffer(heap, policy);
 	if (!span) {
 		/* Before memory is said to be out, whatever was freed is looked for. */
 		region->unswept_bytes = region->held_bytes;
@@ -461,6 +465,10 @@ void region_close(struct thread *thread, struct region *region, bool may_reclaim
 	thread->has_faded = false;
 	region_harvest(heap, region);
 	leave_hole(heap, region);
+	if (check_covers(region)) {
+		check_close(thread, region, reclaims);
+		return;
+	}
 	char *resume = heap->cursor < heap->limit ? heap->cursor : NULL;
 	for (struct span *span = region->buffers, *next; span; span = next) {
 		next = span->next;
@@ -535,7 +543,7 @@ void region_prepare(struct thread *thread, struct region *region, const struct p
 	if (region->policy != policy || region->counters->name != policy->name)
 		region->counters = stats_of(thread, policy->name);
 	*region = (struct region){.policy = policy, .counters = region->counters, .name = policy->name};
-	if (region_is_sheltered(region) || policy->limit_bytes != SIZE_MAX)
+	if (region_is_sheltered(region) || policy->limit_bytes != SIZE_MAX || check_covers(region))
 		return;
 	/* While blocks keep fading, survivors' holes come first, and are found when they are needed. */
 	if (thread->partial)

@@ -11,9 +11,11 @@
  */
 #include <errno.h>
 
+#include "check.h"
 #include "scope.h"
 #include "scope_fast.h"
 #include "scopes.h"
+#include "stack.h"
 
 /* Threads. */
 
@@ -78,6 +80,8 @@ static struct scope *next_record(uintptr_t sp, const struct region_options *give
 		outer = scopes_first_use();
 	if (!outer)
 		return NULL;
+	if (check_is_on())
+		stack_load(outer->thread);
 	scope_close_abandoned(outer->thread, sp, false);
 	outer = scope_top(outer->thread->heap);
 	struct scope *scope = outer->inner != &scope_no_record ? outer->inner : make_record(outer);
@@ -99,6 +103,8 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 	region_harvest(scope->thread->heap, &scope->outer->region);
 	scope_push(scope->thread->heap, scope->outer, scope, scope_frame_in(scope->outer, frame));
 	scope_count_entry(scope);
+	if (check_is_on())
+		check_opened(scope);
 	return scope;
 }
 
@@ -142,6 +148,8 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	bool is_open = scope_is_open(scope);
 
 	scope->serial = 0;
+	thread->left_frame = scope->frame;
+	thread->left_call = scope->is_call;
 	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
 	scope->frame = UINTPTR_MAX;
 	run_exit_calls(thread, scope);
@@ -162,6 +170,8 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 	scope_pop(thread->heap, scope);
 	if (is_open)
 		scope_trace_exit(scope);
+	if (check_is_on())
+		check_closed(thread, scope);
 }
 
 __attribute__((cold, noinline)) void scope_end_top(struct thread *thread, bool is_certain)
@@ -310,6 +320,8 @@ void region_ignore(void (*fn)(void *), void *arg)
 		heap_set_inline(heap, scope->inline_granules);
 		heap->cursor = heap->limit = NULL;
 		scope->must_close = true;
+		if (check_is_on())
+			check_opened(scope);
 	}
 	call_in_scope(scope, fn, arg);
 }

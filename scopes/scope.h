@@ -88,6 +88,16 @@ struct thread {
 	struct heap *heap;
 	struct span *partial;     /* a buffer with survivors and room, kept for the next scope */
 	bool has_faded;           /* the last scope that closed left survivors */
+	/* LIBREGION_CHECK: see check.h. */
+	struct span *checked;     /* where the next scope that is checked goes on */
+	uintptr_t left_frame;     /* of the scope that is being closed */
+	bool left_call;           /* it was the call of a function */
+	uintptr_t departure;      /* where a site's function has left its result; 0: it hasn't returned */
+	bool is_in_check;         /* what is allocated is libregion's own doing, and nobody's scope's */
+	void *fault_stack;        /* an alternate stack of ours */
+	unsigned fault_depth;     /* handlers of a touch that have been called */
+	void *fault_context;
+	uintptr_t fault_frame;
 	uintptr_t stack_lo;       /* the thread's own stack */
 	size_t stack_bytes;       /* 0: not known */
 	bool has_asked_stack;     /* that it isn't known is the answer */
@@ -172,9 +182,6 @@ bool region_close_quick(struct thread *thread, struct region *region);
 /* Gives up the buffer that the thread keeps for the next scope's survivors. */
 void region_settle_partial(struct thread *thread);
 
-/* Counts what the thread's open scopes have done so far, where the process ends inside them. */
-void region_count_open(struct thread *thread);
-
 /* A block for the thread's current region, by the slow path; or from the general heap. */
 void *region_serve(struct thread *thread, size_t size, size_t align);
 
@@ -193,6 +200,9 @@ static inline void region_harvest(struct heap *heap, const struct region *region
 	heap->popped_blocks = 0;
 	heap->popped_bytes = 0;
 }
+
+/* stats.c: counts what the thread's open scopes have done so far, where the process ends inside them. */
+void region_count_open(struct thread *thread);
 
 /* reach.c */
 

@@ -292,6 +292,7 @@ void slot_exit_slow(void *at)
 	close_below(thread, slot->cfa - 1, true);
 	if (slot->scope && slot->scope->serial == (uintptr_t)slot) {
 		slot->scope->serial = 0;
+		thread->departure = (uintptr_t)departure;
 		scope_leave(slot->scope);
 	}
 	if (thread->open_slot == slot) {

@@ -95,6 +95,7 @@ struct slot_arrival {
 
 /* What slot_exit finds on the stack. */
 struct slot_departure {
+	uint64_t returned; /* what the function has left in the register for results */
 	uint64_t number;
 	uintptr_t return_address;
 	/* here is the CFA */

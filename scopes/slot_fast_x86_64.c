@@ -220,10 +220,10 @@ __attribute__((naked, aligned(64))) void slot_exit(void)
 		".cfi_adjust_cfa_offset -8\n"
 		"ret\n"
 		".cfi_restore_state\n"
-		"8:\n" RESTORE_FOUR
+		"8:\n" RESTORE_FOUR PUSH("%%rax") /* for who wants to know what it has returned */
 		"call slot_gate_exit\n"
-		"lea 8(%%rsp), %%rsp\n"
-		".cfi_adjust_cfa_offset -8\n"
+		"lea 16(%%rsp), %%rsp\n"
+		".cfi_adjust_cfa_offset -16\n"
 		"ret\n"
 		:
 		: HEAP(upper), HEAP(upper_top), HEAP(popped_blocks), HEAP(cursor), HEAP(limit),

@@ -10,8 +10,10 @@
  */
 #include <errno.h>
 
+#include "check.h"
 #include "object.h"
 #include "scopes.h"
+#include "stack.h"
 #include "trace.h"
 
 /* Puts a record between two others. */
@@ -80,6 +82,8 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	heap->cursor = scope->region.cursor;
 	heap->limit = scope->region.limit;
 	heap_set_inline(heap, 0);
+	if (check_is_on())
+		check_opened(scope);
 }
 
 static struct region_object *object_of(struct scope *scope)
@@ -151,6 +155,8 @@ static struct scope *enter(region_t *given, uintptr_t frame)
 	if (!region || !top)
 		return NULL;
 	struct thread *thread = top->thread;
+	if (check_is_on())
+		stack_load(thread);
 	scope_close_abandoned(thread, frame, false);
 	if (scope_top(thread->heap) == &region->within || !scope_is_own_stack(thread, frame))
 		return NULL;
