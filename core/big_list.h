@@ -13,7 +13,8 @@
 struct big_ref {
 	char *start;
 	uint64_t serial;
-	unsigned searches; /* that the block has been through (waiting.h) */
+	unsigned searches;      /* that the block has been through (waiting.h) */
+	const char *scope_name; /* of the scope that has left it, once it waits */
 };
 
 struct big_list {

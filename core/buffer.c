@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "gone.h"
 #include "os.h"
 #include "report.h"
 #include "waiting.h"
@@ -77,11 +78,18 @@ bool buffer_has_spare(const struct heap *heap, const struct span *span)
 	return heap->spare[size_log2_of(span) - BUFFER_MIN_LOG2] != NULL;
 }
 
+void buffer_give_back(struct span *span)
+{
+	if (span->reclaimer)
+		gone_note(span->start, span_end(span), span->reclaimer);
+	span_free(span, false);
+}
+
 void buffer_put(struct heap *heap, struct span *span)
 {
 	assert(!span->region && !span->had_keeps && span->used_end == span->start);
 	if (heap->spare_bytes + span_bytes(span) > buffers.cache_bytes) {
-		span_free(span, false);
+		buffer_give_back(span);
 		return;
 	}
 	struct span **list = &heap->spare[size_log2_of(span) - BUFFER_MIN_LOG2];
@@ -95,7 +103,7 @@ void buffer_drop_spares(struct heap *heap)
 	for (unsigned i = 0; i < BUFFER_SIZES; i++)
 		for (struct span *span = heap->spare[i], *next; span; span = next) {
 			next = span->next;
-			span_free(span, false);
+			buffer_give_back(span);
 		}
 	memset(heap->spare, 0, sizeof(heap->spare));
 	heap->spare_bytes = 0;
@@ -308,7 +316,7 @@ static bool settle(struct span *span)
 static void release(struct span *span)
 {
 	buffer_clear(span);
-	span_free(span, false);
+	buffer_give_back(span);
 }
 
 bool buffer_retire(struct span *span)
@@ -398,11 +406,22 @@ void buffer_sweep_retired(void)
 
 /* Frees that the inlined path leaves. */
 
+static void set_has_reclaimed(void)
+{
+	if (!__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED))
+		__atomic_store_n(&buffers.has_reclaimed, true, __ATOMIC_RELAXED);
+}
+
 void buffer_note_reclaim(struct span *span, const char *scope_name)
 {
 	span->reclaimer = scope_name;
-	if (!__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED))
-		__atomic_store_n(&buffers.has_reclaimed, true, __ATOMIC_RELAXED);
+	set_has_reclaimed();
+}
+
+void buffer_note_reclaim_big(const struct span *span, const char *scope_name)
+{
+	gone_note(span->start, span_end(span), scope_name);
+	set_has_reclaimed();
 }
 
 void buffer_set_late_hook(buffer_late_hook *hook)
@@ -426,7 +445,7 @@ static void late_free(void *p, const char *call, const char *scope_name)
 void buffer_free_gone(void *p, const char *call)
 {
 	if (__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED) && (uintptr_t)p % GRANULE_BYTES == 0)
-		late_free(p, call, "?");
+		late_free(p, call, gone_name_of(p));
 	else
 		report_misuse("%s(%p): lies in memory of the heap range that is not in use", call, p);
 }

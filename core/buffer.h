@@ -63,6 +63,9 @@ static inline struct span *buffer_take_spare(struct heap *heap, unsigned size_lo
 /* Puts an empty buffer, its map all zero, into the cache, or gives it back if that is full. */
 void buffer_put(struct heap *heap, struct span *span);
 
+/* Gives an empty buffer, its map all zero, back to the pool. */
+void buffer_give_back(struct span *span);
+
 /* Forgets all blocks of a buffer: its map is zero afterwards. */
 void buffer_clear(struct span *span);
 
@@ -132,8 +135,12 @@ void buffer_free_gone(void *p, const char *call);
 typedef bool buffer_late_hook(void *p, const char *call);
 void buffer_set_late_hook(buffer_late_hook *hook);
 
-/* Notes that unfreed blocks of a scope are about to be reclaimed, so that late frees are known. */
+/*
+ * Notes that unfreed blocks of a scope are about to be reclaimed, so that late frees are known; in a buffer, or
+ * of a big block.
+ */
 void buffer_note_reclaim(struct span *span, const char *scope_name);
+void buffer_note_reclaim_big(const struct span *span, const char *scope_name);
 
 /* Frees of blocks that a scope had reclaimed. */
 uint64_t buffer_late_frees(void);

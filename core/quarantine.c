@@ -64,7 +64,7 @@ static void release(struct span *span)
 	if (buffer_retire(span))
 		return;
 	buffer_clear(span);
-	span_free(span, false);
+	buffer_give_back(span);
 }
 
 /* Under the lock. */

@@ -112,7 +112,7 @@ void waiting_freed(struct span *span)
 	lock_release(&waiting.lock);
 	if (is_mine) {
 		buffer_clear(span);
-		span_free(span, false);
+		buffer_give_back(span);
 	}
 }
 
@@ -290,7 +290,7 @@ struct settled waiting_settle(struct span *span, bool is_known)
 
 /* Big blocks. */
 
-void waiting_add_bigs(struct big_list *list)
+void waiting_add_bigs(struct big_list *list, const char *name)
 {
 	size_t bytes = 0;
 
@@ -298,9 +298,11 @@ void waiting_add_bigs(struct big_list *list)
 	if (list->count == 0)
 		return;
 	lock_acquire(&waiting.lock);
-	for (size_t i = 0; i < list->count; i++)
+	for (size_t i = 0; i < list->count; i++) {
+		list->refs[i].scope_name = name;
 		if (big_list_add(&waiting.bigs, &list->refs[i]))
 			bytes += span_bytes(span_of(list->refs[i].start));
+	}
 	__atomic_store_n(&waiting.bytes, waiting.bytes + bytes, __ATOMIC_RELAXED);
 	lock_release(&waiting.lock);
 }
@@ -327,8 +329,9 @@ size_t waiting_settle_bigs(bool is_known)
 		if (!span || !is_known)
 			continue;
 		if (!mark_is_reached(range_map_of(ref.start))) {
-			buffer_note_reclaim(span, NULL);
-			big_free(heap_self(), span, ref.start, "search");
+			buffer_note_reclaim_big(span, ref.scope_name);
+			/* Without a heap it isn't kept as a spare, of which a late free would look like a double one. */
+			big_free(&heap_dead, span, ref.start, "search");
 			reclaimed++;
 		} else if (!fades(++ref.searches, range_map_of(ref.start))) {
 			lock_acquire(&waiting.lock);

@@ -39,8 +39,8 @@ void waiting_note(struct span *span, const char *name, struct granule_live live,
 /* The buffer, with blocks noted, isn't the caller's any more. */
 void waiting_add(struct span *span);
 
-/* Big blocks that a scope has left: those of the list that still live. */
-void waiting_add_bigs(struct big_list *list);
+/* Big blocks that a scope of that name has left: those of the list that still live. */
+void waiting_add_bigs(struct big_list *list, const char *name);
 
 /* Has waiting_take() taken any? */
 bool waiting_has_bigs(void);

@@ -449,7 +449,7 @@ static void close_bigs(struct region *region, bool waits)
 	struct scope *scope = (struct scope *)region;
 
 	if (scope->bigs.count > 0 && waits)
-		waiting_add_bigs(&scope->bigs);
+		waiting_add_bigs(&scope->bigs, region->policy->name);
 	scope->bigs.count = 0;
 }
 
