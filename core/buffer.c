@@ -81,7 +81,7 @@ bool buffer_has_spare(const struct heap *heap, const struct span *span)
 void buffer_give_back(struct span *span)
 {
 	if (span->reclaimer)
-		gone_note(span->start, span_end(span), span->reclaimer);
+		gone_note(span, span->reclaimer);
 	span_free(span, false);
 }
 
@@ -420,7 +420,7 @@ void buffer_note_reclaim(struct span *span, const char *scope_name)
 
 void buffer_note_reclaim_big(const struct span *span, const char *scope_name)
 {
-	gone_note(span->start, span_end(span), scope_name);
+	gone_note(span, scope_name);
 	set_has_reclaimed();
 }
 
