@@ -136,8 +136,8 @@ typedef bool buffer_late_hook(void *p, const char *call);
 void buffer_set_late_hook(buffer_late_hook *hook);
 
 /*
- * Notes that unfreed blocks of a scope are about to be reclaimed, so that late frees are known; in a buffer, or
- * of a big block.
+ * Notes that unfreed blocks of a scope are about to be reclaimed, so that late frees are known; in a
+ * buffer, or of a big block.
  */
 void buffer_note_reclaim(struct span *span, const char *scope_name);
 void buffer_note_reclaim_big(const struct span *span, const char *scope_name);

@@ -82,8 +82,8 @@ struct search {
 struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t align);
 
 /*
- * The same, of what is certain only, and calls the hook for each block when it is first reached, while the world
- * stands still: with its head and the place of the word that reaches it.
+ * The same, of what is certain only, and calls the hook for each block when it is first reached, while the
+ * world stands still: with its head and the place of the word that reaches it.
  */
 struct search waiting_explain(struct span *list, uintptr_t sp, int signal, size_t align, mark_hook *hook);
 

@@ -151,7 +151,8 @@ static bool note_stack(struct holder *holder, const struct look_mapping *mapping
 
 static bool note_tls(struct holder *holder)
 {
-	uintptr_t own_control = (uintptr_t)pthread_self(), own = place_own_tls(holder->at, own_control, own_control);
+	uintptr_t own_control = (uintptr_t)pthread_self();
+	uintptr_t own = place_own_tls(holder->at, own_control, own_control);
 	size_t count;
 	const struct world_thread *threads = world_threads(&count);
 

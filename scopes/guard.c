@@ -186,9 +186,19 @@ static void hand_on(unsigned depth, int signal, siginfo_t *info, ucontext_t *con
 		call_handler(&handler, signal, info, context);
 }
 
+/* A thread that hasn't allocated yet has no record; it gets one. */
+static struct thread *own_thread(void)
+{
+	struct scope *top = scope_top(heap_self());
+
+	if (!top)
+		top = scopes_first_use();
+	return top ? top->thread : NULL;
+}
+
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	struct thread *thread = scope_thread(heap_self());
+	struct thread *thread = own_thread();
 	uintptr_t frame = scope_here();
 	int saved_errno = errno;
 	unsigned depth = 0;

@@ -6,7 +6,7 @@
  * once: a kind is a scope, a stack that has allocated the block, and a sort of place.
  */
 #define _GNU_SOURCE
-#include "scoped.h"
+#include "checked.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -14,23 +14,10 @@
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 const enum probe_form probe_default_form = PROBE_FORM;
-
-#define CHECKED "LIBREGION_CHECK=1"
-#define NOINLINE __attribute__((noinline))
-
-static const struct region_options planted = {.name = "planted", .fade = REGION_FADE_NONE};
-
-static NOINLINE void *make(size_t size)
-{
-	return memset(probe_opaque(malloc(size)), 7, size);
-}
 
 /* --- five places --- */
 
@@ -112,16 +99,6 @@ static void five_escapes_are_named(void)
 {
 	run_five(plant);
 	check_kept();
-}
-
-static const char *count_is(const char *said, const char *text, int count)
-{
-	static char wrong[160];
-	int found = 0;
-	for (const char *at = said; (at = strstr(at, text)); at++)
-		found++;
-	snprintf(wrong, sizeof(wrong), "\"%s\" is there %d times, not %d", text, found, count);
-	return found == count ? NULL : wrong;
 }
 
 static const char *judge_five(const char *said)
@@ -353,12 +330,6 @@ static void lists_are_followed(void)
 	CHECK(length == 500, "the list is whole: %d", length);
 }
 
-static void inner_holds(void *unused)
-{
-	held[1] = make(64);
-	(void)unused;
-}
-
 static NOINLINE void inner_to_outer(void *box_of_outer)
 {
 	((void **)box_of_outer)[2] = make(64);
@@ -551,83 +522,7 @@ static void threads_check_at_once(void)
 		CHECK(*(char *)held[i] == 7, "what escapes is kept");
 }
 
-/* --- processes --- */
-
-static void status_is_what_was_asked_for(void)
-{
-	region_do_with(&planted, inner_holds, NULL);
-	exit(3);
-}
-
-static void streams_are_written_before_the_end(void)
-{
-	char text[64] = "";
-	int ends[2];
-	CHECK(pipe(ends) == 0, "a pipe is made");
-	pid_t pid = fork();
-	if (pid == 0) {
-		dup2(ends[1], STDOUT_FILENO);
-		printf("in a buffer");
-		region_do_with(&planted, inner_holds, NULL);
-		exit(3);
-	}
-	CHECK(probe_wait_child(pid, 20) == 9, "the child's status");
-	CHECK(read(ends[0], text, sizeof(text) - 1) == 11 && strcmp(text, "in a buffer") == 0, "it says: %s", text);
-}
-
-static void status_is_the_program_s(void)
-{
-	run_five(plant_none);
-	exit(3);
-}
-
-static void children_have_findings_of_their_own(void)
-{
-	region_do_with(&planted, inner_holds, NULL);
-	pid_t clean = fork();
-	if (clean == 0)
-		exit(3);
-	CHECK(probe_wait_child(clean, 20) == 3, "what the parent has found isn't the child's");
-	pid_t faulty = fork();
-	if (faulty == 0) {
-		region_do_with(&planted, hold_ten, NULL);
-		exit(3);
-	}
-	CHECK(probe_wait_child(faulty, 20) == 9, "what the child has found is its own");
-	_exit(0);
-}
-
-/* --- frees that come late --- */
-
-static uintptr_t hidden;
-static void hide(void *unused)
-{
-	hidden = ~(uintptr_t)make(64);
-	(void)unused;
-}
-
-static void free_after_the_end(void)
-{
-	region_do_with(&planted, hide, NULL);
-	free((void *)~hidden);
-	free((void *)~hidden);
-	struct region_stats stats;
-	region_stats_read(&stats);
-	CHECK(stats.late_frees == 2, "late frees are counted: %d", (int)stats.late_frees);
-}
-
-static const char *judge_late(const char *said)
-{
-	return count_is(said, "free(0x", 1);
-}
-
-static void nothing(void)
-{
-	region_do_with(&planted, hide, NULL);
-}
-
 #define CASE(function) .name = #function, .run = (function), .environment = CHECKED
-#define PLANTED "which scope \"planted\" leaves, is still pointed to"
 
 const struct probe_case probe_cases[] = {
 	{CASE(five_escapes_are_named), .lines = PROBE_ANY_LINES, .judge = judge_five},
@@ -652,30 +547,9 @@ const struct probe_case probe_cases[] = {
 	{CASE(register_of_another_thread), .lines = PROBE_ANY_LINES,
 	 .says = {PLANTED, "by a register of thread ", ", in hold_in_register+0x"}},
 	{CASE(threads_check_at_once), .lines = PROBE_ANY_LINES, .says = {PLANTED}},
-	{.name = "status_is_what_was_asked_for", .run = status_is_what_was_asked_for, .lines = PROBE_ANY_LINES,
-	 .environment = CHECKED " LIBREGION_CHECK_EXIT=9", .status = 9, .says = {PLANTED}},
-	{.name = "streams_are_written_before_the_end", .run = streams_are_written_before_the_end,
-	 .lines = PROBE_ANY_LINES, .environment = CHECKED " LIBREGION_CHECK_EXIT=9"},
-	{.name = "status_is_the_program_s", .run = status_is_the_program_s, .status = 3,
-	 .environment = CHECKED " LIBREGION_CHECK_EXIT=9"},
-	{.name = "children_have_findings_of_their_own", .run = children_have_findings_of_their_own,
-	 .lines = PROBE_ANY_LINES, .environment = CHECKED " LIBREGION_CHECK_EXIT=9"},
-	{CASE(free_after_the_end), .lines = PROBE_ANY_LINES,
-	 .says = {"the block of 64 bytes was reclaimed at the end of scope \"planted\"; ignored",
-	          "freed at:\nlibregion:     #0 free_after_the_end+0x", "allocated at:\nlibregion:     #0 make+0x",
-	          "the scope ended at:\nlibregion:     #0 free_after_the_end+0x"},
-	 .judge = judge_late},
 	{.name = "without_libunwind_it_says_so", .run = five_escapes_are_named, .lines = PROBE_ANY_LINES,
 	 .environment = CHECKED " LD_LIBRARY_PATH=@no-libunwind",
 	 .says = {"libunwind.so.8 isn't there: stacks follow frame pointers", "by global in_data+0x10",
 	          "by thread-local in_tls+0x0", "allocated at"}},
-	{.name = "file_that_can_t_be_written", .run = nothing, .lines = 1,
-	 .environment = CHECKED " LIBREGION_CHECK_FILE=/nowhere/findings.json",
-	 .says = {"LIBREGION_CHECK_FILE=/nowhere/findings.json: can't be written; what is found is said on stderr"}},
-	{.name = "bad_values_are_reported", .run = nothing, .lines = 3,
-	 .environment = "LIBREGION_CHECK=2 LIBREGION_CHECK_EXIT=256 LIBREGION_CHECK_BYTES=1",
-	 .says = {"LIBREGION_CHECK=2: not understood; expected 0 1 guard; using 0",
-	          "LIBREGION_CHECK_EXIT=256: not understood; expected 0 to 255; using 0",
-	          "LIBREGION_CHECK_BYTES=1: not understood; expected 1M to 1T; using 1G"}},
 	{0},
 };
