@@ -56,6 +56,7 @@ command xsltproc xsltproc
 command nginx nginx
 command node nodejs
 command jq jq
+library libunwind.so.8 libunwind8
 command openssl openssl
 command xz xz-utils
 command gzip gzip
