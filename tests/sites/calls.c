@@ -6,6 +6,8 @@
 
 #include <complex.h>
 #include <fenv.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -375,6 +377,53 @@ static void abort_inside_a_site(void)
 	end_here(1);
 }
 
+/* --- checks --- */
+
+SITE char *returns_a_text(int n)
+{
+	char *text = malloc(100);
+
+	free(malloc(200));
+	snprintf(text, 100, "text %d", n);
+	SITE_END();
+	return text;
+}
+
+static void returned_blocks_are_escapes(void)
+{
+	for (int i = 0; i < 10; i++) {
+		char *text = returns_a_text(i);
+		puts(text);
+		free(text);
+	}
+}
+
+static char *volatile left_text;
+static sigjmp_buf from_handler;
+
+SITE void leaves_a_text(void)
+{
+	left_text = malloc(100);
+	strcpy(left_text, "a text");
+	SITE_END();
+}
+
+static void jump_from_handler(int signal_number)
+{
+	siglongjmp(from_handler, signal_number);
+}
+
+/* What is touched isn't said: it is there in the plain run. */
+static void reclaimed_blocks_are_guarded(void)
+{
+	signal(SIGSEGV, jump_from_handler);
+	leaves_a_text();
+	leaves_a_text();
+	if (sigsetjmp(from_handler, 1) == 0)
+		site_check(left_text[0] == 'a' && !site_is_hooked(), "it can't be touched");
+	puts("done");
+}
+
 const struct site_case site_cases[] = {
 	{"recursion_stays_one_scope", recursion_stays_one_scope, "recurse", "recurse=5"},
 	{"deep_recursion_stays_one_scope", deep_recursion_stays_one_scope, "recurse", "recurse=1"},
@@ -404,6 +453,14 @@ const struct site_case site_cases[] = {
      "compare>4096"},
 	{"functions_of_libc_are_sites", functions_of_libc_are_sites, "libc.so.6:strdup",
      "libc.so.6:strdup>49"},
+	{"returned_blocks_are_escapes", returned_blocks_are_escapes, "returns_a_text/fade=none",
+     "returns_a_text=10",
+     {"which scope \"returns_a_text\" leaves, is still pointed to",
+      "by the register that the site's function returns a value in, if it returns one"},
+     "LIBREGION_CHECK=1", .lines = SITE_ANY_LINES},
+	{"reclaimed_blocks_are_guarded", reclaimed_blocks_are_guarded, "leaves_a_text/fade=none",
+     "leaves_a_text=2", {"read of ", "in memory that scope \"leaves_a_text\" has given back"},
+     "LIBREGION_CHECK=guard", .lines = SITE_ANY_LINES},
 	{"exit_inside_a_site", exit_inside_a_site, "end_here", "end_here=1", .status = 3},
 	{"abort_inside_a_site", abort_inside_a_site, "end_here", .signal = 6},
 	{0},

@@ -28,6 +28,8 @@
 extern "C" {
 #endif
 
+#define SITE_ANY_LINES (-1)
+
 struct site_case {
 	const char *name;
 	void (*run)(void);
@@ -37,7 +39,7 @@ struct site_case {
 	const char *environment; /* "NAME=value NAME=value" for the hooked run */
 	int status;              /* how both runs must end */
 	int signal;
-	int lines; /* how many reports there are; 0: one for each text */
+	int lines; /* how many reports there are; 0: one for each text; SITE_ANY_LINES */
 };
 
 /*
