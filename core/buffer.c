@@ -444,8 +444,10 @@ static void late_free(void *p, const char *call, const char *scope_name)
 
 void buffer_free_gone(void *p, const char *call)
 {
+	const char *name = gone_name_of(p);
+
 	if (__atomic_load_n(&buffers.has_reclaimed, __ATOMIC_RELAXED) && (uintptr_t)p % GRANULE_BYTES == 0)
-		late_free(p, call, gone_name_of(p));
+		late_free(p, call, name ? name : "?");
 	else
 		report_misuse("%s(%p): lies in memory of the heap range that is not in use", call, p);
 }
@@ -456,14 +458,16 @@ static void free_of_no_block(struct span *span, void *p, const char *call)
 	const unsigned char *byte = range_map_of(p);
 	const unsigned char *head = granule_find_head(byte, buffer_map(span));
 	bool is_start = head == byte && (uintptr_t)p % GRANULE_BYTES == 0;
+	/* In this buffer, or in what was here before. */
+	const char *name = span->reclaimer ? span->reclaimer : gone_name_of(p);
 
 	if (buffers.late_hook && buffers.late_hook(p, call))
 		__atomic_add_fetch(&buffers.late_frees, 1, __ATOMIC_RELAXED);
 	else if (is_start)
 		report_misuse("%s(%p): double free of a block of %zu bytes in a buffer", call, p,
 		              granule_size(head) << GRANULE_SHIFT);
-	else if (span->reclaimer && (uintptr_t)p % GRANULE_BYTES == 0)
-		late_free(p, call, span->reclaimer);
+	else if (name && (uintptr_t)p % GRANULE_BYTES == 0)
+		late_free(p, call, name);
 	else if (head)
 		report_misuse("%s(%p): not the start of a block: it lies %zu bytes into one of %zu", call,
 		              p, (size_t)((char *)p - (char *)range_of_map(head)),

@@ -37,5 +37,5 @@ const char *gone_name_of(const void *p)
 		if (slice_of(p) - slice < __atomic_load_n(&gone.entries[i].slices, __ATOMIC_RELAXED) && name)
 			return name;
 	}
-	return "?";
+	return NULL;
 }

@@ -14,7 +14,7 @@
 
 void gone_note(const struct span *span, const char *scope_name);
 
-/* The name of the scope that has last reclaimed what p, in the heap range, points to; or "?". */
+/* The name of the scope that has last reclaimed what p, in the heap range, points to, or NULL. */
 const char *gone_name_of(const void *p);
 
 #endif
