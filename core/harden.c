@@ -117,8 +117,15 @@ static size_t fill_bytes(size_t room)
 
 static bool is_filled(const char *from, size_t bytes, unsigned char with)
 {
-	for (size_t i = 0; i < bytes; i++)
-		if ((unsigned char)from[i] != with)
+	uint64_t pattern = with * 0x0101010101010101u, word;
+
+	for (; bytes >= sizeof(word); from += sizeof(word), bytes -= sizeof(word)) {
+		memcpy(&word, from, sizeof(word));
+		if (word != pattern)
+			return false;
+	}
+	while (bytes > 0)
+		if ((unsigned char)from[--bytes] != with)
 			return false;
 	return true;
 }

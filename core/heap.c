@@ -343,7 +343,7 @@ void heap_give_back(struct span *slab, void *p)
 
 	((struct free_block *)p)->mark = heap_freed_mark(p);
 	if (__atomic_load_n(&slab->owner, __ATOMIC_RELAXED) == heap)
-		slab_free(heap, slab, p, p, 1);
+		heap_push_free(heap, slab, p);
 	else
 		free_remote(slab, p);
 }
@@ -484,7 +484,11 @@ static void *alloc_shared(unsigned class)
 static void *alloc_class(unsigned class)
 {
 	struct heap *heap = heap_make();
+	/* Where nothing is served inline, this is the way of each block. */
+	void *block = heap && harden_is_on() ? heap_alloc_of_class(heap, class) : NULL;
 
+	if (block)
+		return block;
 	return heap ? slab_alloc(heap, heap->serving[class]) : alloc_shared(class);
 }
 

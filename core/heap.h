@@ -345,6 +345,16 @@ static inline bool slab_is_block(const struct span *slab, size_t granule)
 /* What a free does that emptied a slab, or gave a full one its first free block. */
 void slab_event(struct heap *heap, struct span *slab);
 
+/* Puts a marked block on the list of its slab, of the thread's own heap. */
+static inline __attribute__((always_inline)) void
+heap_push_free(struct heap *heap, struct span *slab, struct free_block *block)
+{
+	block->next = slab->free;
+	slab->free = block;
+	if (__builtin_expect(--slab->countdown == 0, 0))
+		slab_event(heap, slab);
+}
+
 /*
  * The common free in a scope: of a short block of a buffer. `least`: the granules that it was told to have; a
  * constant 0 if it wasn't.
@@ -407,10 +417,7 @@ heap_free_in_slab(struct heap *heap, void *p, size_t granule, size_t least)
 	if (__builtin_expect(least > 0 && span->block_bytes < least, 0))
 		return false;
 	block->mark = mark;
-	block->next = span->free;
-	span->free = block;
-	if (__builtin_expect(--span->countdown == 0, 0))
-		slab_event(heap, span);
+	heap_push_free(heap, span, block);
 	return true;
 }
 

@@ -201,9 +201,12 @@ static int find_own_code(struct dl_phdr_info *info, size_t size, void *unused)
 	return 1;
 }
 
+/* A static program that doesn't load libraries needn't bring what loads them. */
+#pragma weak dlopen
+
 static void load(void)
 {
-	void *library = dlopen(LIBUNWIND, RTLD_NOW | RTLD_LOCAL);
+	void *library = dlopen ? dlopen(LIBUNWIND, RTLD_NOW | RTLD_LOCAL) : NULL;
 
 	dl_iterate_phdr(find_own_code, NULL);
 #if defined(__x86_64__)

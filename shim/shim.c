@@ -46,6 +46,8 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
 	else if (heap_may_skip(heap, size))
 		p = alloc_skipped(heap, size);
+	else if (harden_is_on() && heap->bump_granules == 0 && heap->state == HEAP_LIVE)
+		p = heap_alloc(size); /* past scopes, of which none is open */
 	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
 
