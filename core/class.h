@@ -66,12 +66,15 @@ static inline unsigned class_of_aligned(size_t align, size_t bytes)
 
 /*
  * The class that stands in for this one in a heap that has few blocks of either: of four between powers of
- * two the largest, of two below CLASS_FINE_MAX; the smallest have none. Its blocks lie at multiples of
- * every alignment that this one's lie at.
+ * two the largest, of two below CLASS_FINE_MAX. The smallest have none, nor those above CLASS_MIDDLE_MAX,
+ * of which each block has pages of its own. Its blocks lie at multiples of every alignment that this one's
+ * lie at.
  */
 static inline unsigned class_coarse(unsigned class)
 {
-	return class < CLASS_FINE_COUNT / 2 ? class : class | (class < CLASS_FINE_COUNT ? 1 : 3);
+	if (class < CLASS_FINE_COUNT / 2 || class >= CLASS_FINE_COUNT + CLASS_MIDDLE_COUNT)
+		return class;
+	return class | (class < CLASS_FINE_COUNT ? 1 : 3);
 }
 
 #endif
