@@ -201,12 +201,12 @@ static int find_own_code(struct dl_phdr_info *info, size_t size, void *unused)
 	return 1;
 }
 
-/* A static program that doesn't load libraries needn't bring what loads them. */
-#pragma weak dlopen
-
 static void load(void)
 {
-	void *library = dlopen ? dlopen(LIBUNWIND, RTLD_NOW | RTLD_LOCAL) : NULL;
+	/* By name: a static program needn't bring what loads libraries. */
+	void *(*open)(const char *, int) = NULL;
+	*(void **)&open = dlsym(RTLD_DEFAULT, "dlopen");
+	void *library = open ? open(LIBUNWIND, RTLD_NOW | RTLD_LOCAL) : NULL;
 
 	dl_iterate_phdr(find_own_code, NULL);
 #if defined(__x86_64__)
