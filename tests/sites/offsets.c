@@ -18,6 +18,14 @@ const char *offsets_program(void)
 	return getenv("SITES_STRIPPED");
 }
 
+/* Is the symbol the function of that name, or a copy that the compiler has made for some of its calls? */
+static bool is_of(const char *symbol, const char *name, size_t length)
+{
+	return strncmp(symbol, name, length) == 0 &&
+	       (symbol[length] == '\0' ||
+	        (strncmp(symbol + length, ".constprop.", 11) == 0 && !strstr(symbol, ".cold")));
+}
+
 /* The offset of a function; false: there is none of this name. */
 static bool find(const char *name, size_t length, unsigned long *offset)
 {
@@ -27,7 +35,7 @@ static bool find(const char *name, size_t length, unsigned long *offset)
 
 	while (symbols && !is_found && fgets(line, sizeof(line), symbols))
 		is_found = sscanf(line, "%lx %c %399s", offset, &type, symbol) == 3 && strchr("tTwW", type) &&
-		           strlen(symbol) == length && strncmp(symbol, name, length) == 0;
+		           is_of(symbol, name, length);
 	if (symbols)
 		fclose(symbols);
 	return is_found;
