@@ -40,7 +40,7 @@ static void copy(void)
 }
 
 /* One request: ten blocks, one of which stays. */
-__attribute__((noinline, noclone)) void spend_work(char **last)
+__attribute__((noinline, used)) void spend_work(char **last)
 {
 	char *blocks[10];
 

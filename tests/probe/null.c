@@ -69,7 +69,7 @@ static void addresses_are_unique(void)
 	for (int i = 1; i < MANY; i++)
 		for (int j = i > 5 ? i - 5 : 0; j < i; j++)
 			CHECK(blocks[i] != blocks[j] && (uintptr_t)blocks[i] % 16 == 0, "%p and %p",
-			      blocks[i], blocks[j]);
+			      (void *)blocks[i], (void *)blocks[j]);
 	for (int i = 0; i < MANY; i++)
 		free(blocks[i * 7919L % MANY]);
 	probe_heap_is_sound();

@@ -12,7 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#if defined(__clang__)
+#define SITE __attribute__((noinline, used))
+#else
 #define SITE __attribute__((noipa, used))
+#endif
 
 /* The names that libunwind's header gives its functions for a program's own stack. */
 static void count_frames(void)
