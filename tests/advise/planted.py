@@ -121,8 +121,8 @@ def adapts(program):
     got, advice = advise_json("--", program, "survives", "60000")
     first = advice["candidates"][0]
     check(got == 3 and first["function"] == "handle_request", f"the first line is about {first['function']}")
-    # A share of so few samples, which weigh differently: eight times the error of as many that don't.
-    near(first["freed_share"], 0.7, max(0.06, 8 * (0.7 * 0.3 / advice["samples"]) ** 0.5), "the share freed")
+    # In half a second the distance is still growing: the last samples stand for most of the bytes, and are few.
+    near(first["freed_share"], 0.7, 0.25, "the share freed")
     check(300 < advice["samples"] < 100000, f"there are {advice['samples']} samples")
 
 
