@@ -483,9 +483,7 @@ static bool free_newest(struct heap *heap, unsigned char *head, char *p)
 
 	if (p + bytes != heap->cursor || (granule_load(head) & GRANULE_FADED))
 		return false;
-	heap->cursor = p;
-	heap->popped_blocks++;
-	heap->popped_bytes += bytes;
+	heap_pop_newest(heap, p, bytes);
 	granule_clear(head);
 	return true;
 }

@@ -300,14 +300,14 @@ heap_alloc_inline(struct heap *heap, size_t size, void *(*slow)(size_t size))
 }
 
 /*
- * The bump of a block of any length, in whole granules to GRANULE_MAX of them. NULL: there is no scope, or
- * the hole is too short.
+ * The bump of a block of any length, in whole granules to GRANULE_MAX of them, and of any alignment, a power
+ * of two from a granule on. NULL: there is no scope, or the hole is too short.
  */
-static inline void *heap_bump(struct heap *heap, size_t bytes)
+static inline void *heap_bump(struct heap *heap, size_t bytes, size_t align)
 {
-	char *p = heap->cursor;
+	char *p = (char *)(((uintptr_t)heap->cursor + align - 1) & ~(align - 1));
 
-	if (!p || bytes > (size_t)(heap->limit - p))
+	if (!heap->cursor || p > heap->limit || bytes > (size_t)(heap->limit - p))
 		return NULL;
 	heap->cursor = p + bytes;
 	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
@@ -355,6 +355,14 @@ heap_push_free(struct heap *heap, struct span *slab, struct free_block *block)
 		slab_event(heap, slab);
 }
 
+/* Takes back the newest block of the region, whose map byte the caller clears. */
+static inline void heap_pop_newest(struct heap *heap, void *p, size_t bytes)
+{
+	heap->cursor = p;
+	heap->popped_blocks++;
+	heap->popped_bytes += bytes;
+}
+
 /*
  * The common free in a scope: of a short block of a buffer. `least`: the granules that it was told to have; a
  * constant 0 if it wasn't.
@@ -370,9 +378,7 @@ heap_free_in_buffer(struct heap *heap, void *p, size_t granule, size_t least)
 		return false;
 	/* A buffer's first granule is never a block's, so the end of another can't be the cursor. */
 	if ((char *)p + (granules << GRANULE_SHIFT) == heap->cursor) {
-		heap->cursor = p;
-		heap->popped_blocks++;
-		heap->popped_bytes += granules << GRANULE_SHIFT;
+		heap_pop_newest(heap, p, granules << GRANULE_SHIFT);
 		__atomic_store_n(head, 0, __ATOMIC_RELAXED);
 		return true;
 	}
@@ -392,9 +398,7 @@ static inline bool heap_free_long(struct heap *heap, void *p, size_t least)
 	if (bytes < least)
 		return false;
 	if ((char *)p + bytes == heap->cursor) {
-		heap->cursor = p;
-		heap->popped_blocks++;
-		heap->popped_bytes += bytes;
+		heap_pop_newest(heap, p, bytes);
 		granule_clear(head);
 		return true;
 	}

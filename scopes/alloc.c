@@ -67,7 +67,7 @@ static inline void *bump_long(const struct scope *scope, uintptr_t sp, size_t si
 	if (sp - thread->stack_lo >= thread->stack_bytes || scope->frame <= sp ||
 	    size - 1 >= scope->region.policy->max_block_bytes)
 		return NULL;
-	return heap_bump(thread->heap, (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1));
+	return heap_bump(thread->heap, (size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1), GRANULE_BYTES);
 }
 
 void *scopes_alloc(size_t size, size_t align)

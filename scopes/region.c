@@ -234,18 +234,6 @@ static uint64_t *refill(struct thread *thread, struct region *region, size_t byt
 	return NULL;
 }
 
-/* Bumps if an aligned block fits into the hole. */
-static void *bump(struct heap *heap, size_t bytes, size_t align)
-{
-	char *p = (char *)(((uintptr_t)heap->cursor + align - 1) & ~(align - 1));
-
-	if (!heap->cursor || p > heap->limit || (size_t)(heap->limit - p) < bytes)
-		return NULL;
-	heap->cursor = p + bytes;
-	granule_set(range_map_of(p), bytes >> GRANULE_SHIFT);
-	return p;
-}
-
 /* A block in a buffer of its own, behind the one with the cursor. */
 static void *alloc_own_buffer(struct thread *thread, struct region *region, size_t bytes)
 {
@@ -280,14 +268,14 @@ static void *alloc_own_buffer(struct thread *thread, struct region *region, size
 static void *alloc_long(struct thread *thread, struct region *region, size_t bytes)
 {
 	struct heap *heap = thread->heap;
-	void *p = bump(heap, bytes, GRANULE_BYTES);
+	void *p = heap_bump(heap, bytes, GRANULE_BYTES);
 
 	if (p)
 		return p;
 	if (should_sweep(region)) {
 		leave_hole(heap, region);
 		if (sweep(heap, region, bytes))
-			return bump(heap, bytes, GRANULE_BYTES);
+			return heap_bump(heap, bytes, GRANULE_BYTES);
 		no_hole(heap, region);
 	}
 	return alloc_own_buffer(thread, region, bytes);
@@ -321,7 +309,7 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 	void *p = NULL;
 
 	/* What the inlined path leaves because it is long or aligned: bumped all the same. */
-	if (bytes >= size && bytes <= most && align <= most && (p = bump(thread->heap, bytes, align)))
+	if (bytes >= size && bytes <= most && align <= most && (p = heap_bump(thread->heap, bytes, align)))
 		return p;
 	scope->must_close = true;
 	if (region_is_sheltered(region))
@@ -337,7 +325,7 @@ void *region_serve(struct thread *thread, size_t size, size_t align)
 	uint64_t *reason = refill(thread, region, bytes + align - GRANULE_BYTES);
 	TRACE_4(refill, region->name, bytes, thread->heap->cursor, thread->heap->limit);
 	if (!reason)
-		return bump(thread->heap, bytes, align);
+		return heap_bump(thread->heap, bytes, align);
 	/* So that what is freed meanwhile is found in the end. */
 	region->unswept_bytes += bytes;
 	return from_heap(reason, size, align);

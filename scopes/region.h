@@ -164,7 +164,7 @@ REGION_API const char *region_name_of(const void *p);
 	X(heap_other_stack, "blocks", "served by the general heap: the hole was used up on another stack") \
 	X(late_frees, "blocks", "frees of blocks that a scope had already reclaimed") \
 	X(searches, "searches", "searches that told reachable blocks from others") \
-	X(searches_failed, "searches", "searches that couldn't be made: what waited has faded") \
+	X(searches_failed, "searches", "searches that couldn't be made; after three in a row what waits fades") \
 	X(searched_bytes, "bytes", "bytes that searches have looked at") \
 	X(pause_ns, "nanoseconds", "nanoseconds that searches have stopped all threads for") \
 	X(longest_pause_ns, "nanoseconds", "nanoseconds of the longest of them") \
