@@ -12,9 +12,9 @@ from collections import Counter
 
 from samples import OUTERMOST, OTHER_THREAD, UNHOOKED
 
-CALL_NS = 12.0       # entering and leaving a site's scope
-SURVIVOR_NS = 45.0   # a block that fades, over one that is freed
-GAINS = ((1, 0.3), (100, 0.6), (10_000, 2.4), (1_000_000, 30.0))  # live blocks: ns less for a block freed inside
+CALL_NS = 8.0        # entering and leaving a site's scope
+SURVIVOR_NS = 18.0   # a block that fades, over one that is freed
+GAINS = ((1, 0.3), (100, 0.6), (10_000, 2.4), (1_000_000, 15.0))  # live blocks: ns less for a block freed inside
 
 FREED_MIN = 0.95         # less than that: the survivors cost more than the rest can gain
 BLOCKS_MIN = 8.0         # a call
