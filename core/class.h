@@ -3,8 +3,9 @@
  *
  * Steps of 16 bytes to 128, then 8 classes for each doubling to 8 KiB (at most 12.5 % waste), then 4
  * for each doubling to CLASS_MAX_BYTES (25 %, but of blocks whose tails lie on pages nobody touches).
- * Pure arithmetic: there is no table to keep in cache. Every class is a multiple of a granule, and
- * class_of(class_bytes(c)) == c, which tests/unit proves for all of them.
+ * Pure arithmetic: there is no table to keep in cache, and no branch that random sizes make the processor
+ * guess wrong. Every class is a multiple of a granule, and class_of(class_bytes(c)) == c, which tests/unit
+ * proves for all of them.
  */
 #ifndef LIBREGION_CLASS_H
 #define LIBREGION_CLASS_H
@@ -18,23 +19,24 @@
 #define CLASS_FINE_COUNT 8u
 #define CLASS_MIDDLE_MAX ((size_t)8192) /* below: eight for each doubling; above: four */
 #define CLASS_MIDDLE_COUNT 48u
+#define CLASS_UPPER_FIRST (CLASS_FINE_COUNT + CLASS_MIDDLE_COUNT)
 
 static inline unsigned class_log2_floor(size_t n)
 {
-	return 63u - (unsigned)__builtin_clzl(n);
+	return 63u ^ (unsigned)__builtin_clzl(n); /* the same as 63 minus that, and one instruction */
 }
 
 /* The class that serves `bytes`, from 1 to CLASS_MAX_BYTES. */
 static inline unsigned class_of(size_t bytes)
 {
 	size_t last = bytes - 1;
+	/* The first doubling goes on with the steps of what lies below it. */
+	unsigned log2 = class_log2_floor(last | CLASS_FINE_MAX);
+	unsigned class = 8 * log2 + (unsigned)(last >> (log2 - 3)) - 8 * 7;
+	/* Eight for each doubling all the way; above CLASS_MIDDLE_MAX every other one is left out. */
+	unsigned halved = (class + CLASS_UPPER_FIRST) / 2;
 
-	if (bytes <= CLASS_FINE_MAX)
-		return (unsigned)(last >> 4);
-	unsigned log2 = class_log2_floor(last);
-	if (bytes <= CLASS_MIDDLE_MAX)
-		return CLASS_FINE_COUNT + (log2 - 7) * 8 + (unsigned)(last >> (log2 - 3)) - 8;
-	return CLASS_FINE_COUNT + CLASS_MIDDLE_COUNT + (log2 - 13) * 4 + (unsigned)(last >> (log2 - 2)) - 4;
+	return class < halved ? class : halved;
 }
 
 /* The bytes of a block of a class. */
@@ -72,7 +74,7 @@ static inline unsigned class_of_aligned(size_t align, size_t bytes)
  */
 static inline unsigned class_coarse(unsigned class)
 {
-	if (class < CLASS_FINE_COUNT / 2 || class >= CLASS_FINE_COUNT + CLASS_MIDDLE_COUNT)
+	if (class < CLASS_FINE_COUNT / 2 || class >= CLASS_UPPER_FIRST)
 		return class;
 	return class | (class < CLASS_FINE_COUNT ? 1 : 3);
 }
