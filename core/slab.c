@@ -53,12 +53,9 @@ static size_t slab_slices(size_t block_bytes)
 
 static void set_direct_of(struct heap *heap, unsigned class, struct span *first)
 {
-	size_t last = class_bytes(class);
-
-	if (last > HEAP_DIRECT_MAX || harden_is_on())
-		return;
 	size_t i = class > 0 ? class_bytes(class - 1) >> GRANULE_SHIFT : 0;
-	for (; i < last >> GRANULE_SHIFT; i++)
+
+	for (; i < class_bytes(class) >> GRANULE_SHIFT; i++)
 		heap->direct[i] = first ? first : &range.spans[0];
 }
 
@@ -67,6 +64,8 @@ static void set_direct(struct heap *heap, unsigned class)
 {
 	struct span *first = heap->queues[class].first;
 
+	if (class > class_of(HEAP_DIRECT_MAX) || harden_is_on())
+		return;
 	for (unsigned served = class + 1; served-- > 0 && class_coarse(served) == class_coarse(class);)
 		if (heap->serving[served] == class)
 			set_direct_of(heap, served, first);

@@ -82,6 +82,12 @@ void *scopes_alloc(size_t size, size_t align)
 	return p ? p : alloc_slow(scope, sp, size, align);
 }
 
+void *scopes_alloc_outside(struct heap *heap, unsigned class)
+{
+	stats_tick();
+	return slab_alloc(heap, heap->serving[class]);
+}
+
 void scopes_before_longjmp(uintptr_t sp)
 {
 	struct scope *scope = scope_top(heap_self());

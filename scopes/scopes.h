@@ -64,6 +64,12 @@ void scopes_finish(void);
 void *scopes_alloc(size_t size, size_t align);
 
 /*
+ * A block of a class from the general heap, where the class's first slab has none left and nothing else is to
+ * be asked: no scope is open, and allocations are neither sampled nor hardened. NULL: not served.
+ */
+void *scopes_alloc_outside(struct heap *heap, unsigned class);
+
+/*
  * Makes the block at p, which isn't NULL, `size` bytes long, in its region if it belongs to an open one of
  * this thread, else on the general heap. NULL: out of memory, or p was reported as no block.
  */

@@ -37,13 +37,21 @@ static __attribute__((noinline)) void *alloc_skipped(struct heap *heap, size_t s
 	return p;
 }
 
+/* From the class's first slab, or the next best, where no scope is open. NULL: not served. */
+static inline void *alloc_of_class(struct heap *heap, unsigned class)
+{
+	void *p = heap_alloc_of_class(heap, class);
+
+	return p || class >= CLASS_COUNT ? p : scopes_alloc_outside(heap, class);
+}
+
 __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 {
 	struct heap *heap = heap_self();
 	void *p = NULL;
 
 	if (heap->inline_granules == HEAP_DIRECT_GRANULES)
-		p = size <= CLASS_MAX_BYTES ? heap_alloc_class(heap, size) : big_take_spare(heap, size);
+		p = size - 1 < CLASS_MAX_BYTES ? alloc_of_class(heap, class_of(size)) : big_take_spare(heap, size);
 	else if (heap_may_skip(heap, size))
 		p = alloc_skipped(heap, size);
 	else if (harden_is_on() && heap->bump_granules == 0 && heap->state == HEAP_LIVE)
@@ -141,14 +149,14 @@ static bool is_power_of_two(size_t n)
 	return n != 0 && (n & (n - 1)) == 0;
 }
 
-/* From the class's first slab. NULL: not served, and errno is as it was. */
+/* From the class's slabs. NULL: not served, and errno is as it was. */
 static inline void *alloc_aligned_fast(size_t align, size_t size)
 {
 	struct heap *heap = heap_self();
 
 	if (heap->inline_granules != HEAP_DIRECT_GRANULES || size == 0)
 		return NULL;
-	return heap_alloc_of_class(heap, class_of_aligned(align, size));
+	return alloc_of_class(heap, class_of_aligned(align, size));
 }
 
 static __attribute__((noinline)) void *alloc_aligned_slow(size_t align, size_t size)
