@@ -3,9 +3,10 @@
  *
  * A queue's first slab is the one that is allocated from. A slab that runs out leaves its queue; the
  * first free of one of its blocks brings it back, at the end, so that slabs have time to empty. An
- * empty slab becomes a spare of its thread's (big.h) unless it is the only one of its queue: a program that
- * allocates and frees one block in turn must not make and drop a slab each time, and slabs that go back to
- * the pool come to other threads, each with its memory in the wrong processor's cache.
+ * empty slab becomes a spare of its thread's (big.h) unless it is the first of its queue and those behind
+ * it have hardly a free block: a program whose blocks in use go up and down by a few must not make and drop a
+ * slab each time. Slabs that go back to the pool come to other threads, each with its memory in the wrong
+ * processor's cache.
  */
 #include "slab.h"
 
@@ -18,6 +19,10 @@
 
 /* For classes above CLASS_MIDDLE_MAX, so that a slab has 8 blocks or more. */
 #define SLAB_LONG_SLICES (SLAB_MAX_BYTES >> SLICE_SHIFT)
+
+/* An empty slab is kept while the few behind it have less room than that share of one. */
+#define ROOM_SHARE 4u
+#define ROOM_LOOKS 4u
 
 /* The level of a slab that is kept empty: there is no way down to it. */
 #define SLAB_KEPT (-(UINT32_MAX / 2))
@@ -114,7 +119,7 @@ static void queue_remove(struct heap *heap, struct span *slab)
 		set_direct(heap, slab->class);
 }
 
-/* A slab that was kept empty is no longer the only one of its queue. */
+/* A slab that was kept empty has company: when it is empty again, that is an event. */
 static void unkeep(struct span *slab)
 {
 	slab->is_kept = false;
@@ -128,8 +133,8 @@ static void queue_append(struct heap *heap, struct span *slab)
 
 	slab->next = NULL;
 	slab->prev = queue->last;
-	if (queue->last && queue->last->is_kept)
-		unkeep(queue->last);
+	if (queue->first && queue->first->is_kept)
+		unkeep(queue->first);
 	if (queue->last)
 		queue->last->next = slab;
 	else
@@ -384,11 +389,21 @@ static void unfill(struct heap *heap, struct span *slab)
 	queue_append(heap, slab);
 }
 
+/* Do the slabs behind this one have enough free blocks that it can be missed for a while? */
+static bool is_room_behind(const struct span *slab)
+{
+	uint32_t enough = slab->capacity / ROOM_SHARE, room = 0, looks = ROOM_LOOKS;
+
+	for (const struct span *next = slab->next; next && room < enough && looks > 0; next = next->next, looks--)
+		room += next->capacity - slab_used(next);
+	return room >= enough || looks == 0;
+}
+
 static void slab_is_empty(struct heap *heap, struct span *slab)
 {
-	bool is_only = !slab->next && !slab->prev;
+	bool is_first = !slab->prev;
 
-	if (is_only && heap->state == HEAP_LIVE) {
+	if (is_first && heap->state == HEAP_LIVE && !is_room_behind(slab)) {
 		slab->is_kept = true;
 		slab->level = SLAB_KEPT;
 		slab->countdown = -SLAB_KEPT;
@@ -436,6 +451,8 @@ void slab_move(struct heap *from, struct heap *to, struct span *slab)
 {
 	uint32_t slack_blocks = slab->slack_blocks;
 
+	if (slab->is_kept)
+		unkeep(slab);
 	queue_remove(from, slab);
 	forget_slack(from, slab);
 	from->slab_bytes -= span_bytes(slab);

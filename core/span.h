@@ -66,7 +66,7 @@ struct span {
 	uint8_t is_full;         /* slab: in no queue, having no free block; retired: no holes worth using */
 	                         /* waiting: it is in the list */
 	union {
-		uint8_t is_kept;   /* slab: empty at some time, but kept as the only one of its queue */
+		uint8_t is_kept;   /* slab: empty at some time, but kept as the first of its queue */
 		uint8_t is_cached; /* bare: of a size that heaps cache */
 		uint8_t is_guarded; /* big: there is no access behind it; as a spare, to any of it (harden.h) */
 	};

@@ -240,24 +240,65 @@ Test(slab, what_is_left_of_an_empty_slab_serves_the_thread_s_next_one)
 	require(heap->big_spare_bytes == 0, "%zu", heap->big_spare_bytes);
 }
 
-Test(slab, a_kept_slab_goes_back_once_it_is_not_the_only_one)
+/* Fills a slab and begins another one; the blocks, of which the last is in the second. */
+static size_t fill_and_begin(struct heap *heap, unsigned class, void **blocks)
+{
+	size_t n = 0;
+
+	do
+		blocks[n++] = slab_alloc(heap, class);
+	while (span_of(blocks[n - 1]) == span_of(blocks[0]));
+	return n;
+}
+
+Test(slab, an_empty_slab_is_kept_until_others_have_room)
 {
 	struct heap *heap = heap_start(64 * MIB);
 	unsigned class = class_of(1024);
 	void *blocks[65];
 
-	for (size_t i = 0; i < 65; i++)
-		blocks[i] = slab_alloc(heap, class);
+	require(fill_and_begin(heap, class, blocks) == 65, "64 blocks fill a slab");
 	struct span *full = span_of(blocks[0]), *kept = span_of(blocks[64]);
 	give(blocks[64]);
 	require(kept->is_kept && slab_used(kept) == 0, "%u", slab_used(kept));
+	slab_move(heap, heap, kept);
+	require(!kept->is_kept, "whose it is now decides anew");
+	give(slab_alloc(heap, class));
 	require(slab_alloc(heap, class) == blocks[64], "it is used again");
 	require(kept->is_kept && slab_used(kept) == 1, "%u", slab_used(kept));
 	give(blocks[0]);
-	require(!kept->is_kept && slab_used(kept) == 1, "%u", slab_used(kept));
+	require(!kept->is_kept && slab_used(kept) == 1, "another one has a free block: %u", slab_used(kept));
 	give(blocks[64]);
-	require(kept->kind != SPAN_SLAB, "it was emptied with another one in the queue");
-	require(slab_used(full) == 63, "%u", slab_used(full));
+	require(kept->is_kept && slab_used(kept) == 0, "but hardly more than that: %u", slab_used(kept));
+	for (size_t i = 1; i < 15; i++)
+		give(blocks[i]);
+	blocks[0] = slab_alloc(heap, class);
+	require(span_of(blocks[0]) == kept && kept->is_kept, "none of these frees is an event for the kept one");
+	slab_move(heap, heap, full);
+	require(!kept->is_kept, "one that comes into the queue is");
+	give(blocks[15]);
+	give(blocks[0]);
+	require(kept->kind != SPAN_SLAB, "a quarter of another one is free");
+	require(slab_used(full) == 48, "%u", slab_used(full));
+}
+
+Test(slab, blocks_that_go_up_and_down_across_the_end_of_a_slab_make_no_slabs)
+{
+	struct heap *heap = heap_start(64 * MIB);
+	unsigned class = class_of(32);
+	static void *blocks[SLICE_BYTES / 32 + 1];
+	size_t n = fill_and_begin(heap, class, blocks);
+	void *tree[31];
+
+	give(blocks[0]);
+	give(blocks[n - 1]);
+	for (size_t round = 0; round < 100; round++) {
+		for (size_t i = 0; i < 31; i++)
+			tree[i] = slab_alloc(heap, class);
+		for (size_t i = 31; i-- > 0;)
+			give(tree[i]);
+		require(heap->class_slabs[class] == 2 && heap->big_spare_bytes == 0, "round %zu", round);
+	}
 }
 
 /* Trimming. */
