@@ -194,11 +194,18 @@ static char *block_at(const struct span *slab, uint32_t number)
 	return slab->start + (size_t)number * slab->block_bytes;
 }
 
-/* Backwards, so that they are handed out forwards. */
-static void put_backwards(struct span *slab, uint32_t count)
+/* On an empty list, in the order of their addresses. */
+static void put_in_order(struct span *slab, uint32_t count)
 {
-	while (count-- > 0)
-		slab_put_fresh(slab, block_at(slab, slab->extended + count));
+	char *p = block_at(slab, slab->extended), *last = p + (size_t)(count - 1) * slab->block_bytes;
+
+	assert(!slab->free);
+	slab->free = (struct free_block *)p;
+	for (char *next; p < last; p = next) {
+		next = p + slab->block_bytes;
+		*(struct free_block *)p = (struct free_block){heap_freed_mark(p), (struct free_block *)next};
+	}
+	*(struct free_block *)last = (struct free_block){heap_freed_mark(last), NULL};
 }
 
 /* In random order, and perhaps more than `count`; how many. */
@@ -229,7 +236,7 @@ static bool slab_extend(struct heap *heap, struct span *slab)
 	if (harden_is_strict())
 		count = put_shuffled(slab, count);
 	else
-		put_backwards(slab, count);
+		put_in_order(slab, count);
 	if ((size_t)slab->extended * slab->block_bytes >= SHARED_BYTES && is_shared(heap, slab->class))
 		unshare_class(heap, slab->class);
 	heap->fresh_block = slab->is_zero && !harden_is_strict() ? slab->free : NULL;
