@@ -16,6 +16,12 @@
 /* To be cleared, less than this is written to, and more is given back to the kernel, which has zeroes. */
 #define RENEW_MIN_BYTES ((size_t)256 << 10)
 
+/* The habit of filling; see below. */
+#define HABIT_MIN_BYTES ((size_t)1 << 20)
+#define HABIT_MAX_BYTES ((size_t)32 << 20)
+#define HABIT_BLOCKS 3
+#define HABIT_TEST_SHARE 16
+
 /* Frees between two looks whether the pool should give memory back: no other free goes to the pool. */
 #define FREES_IN_A_TICK 64
 
@@ -65,6 +71,32 @@ struct span *big_alloc_span(struct heap *heap, size_t slices, size_t align_slice
 	return span_alloc(slices, align_slices, kind);
 }
 
+/*
+ * The habit of filling: a thread whose last long blocks of fresh memory are full will fill the next one,
+ * too, and has its pages made resident by one system call in place of a fault for each; as many as the last
+ * block has. A share at the end is left to be touched, or not, so that it shows whether the habit goes on.
+ * Of yet longer blocks the pages are better made by the threads that use them: they get them near their
+ * processors.
+ */
+
+static bool may_be_habit(size_t bytes)
+{
+	return bytes >= HABIT_MIN_BYTES && bytes <= HABIT_MAX_BYTES;
+}
+
+static __attribute__((cold, noinline)) void follow_habit(struct heap *heap, const struct span *span)
+{
+	size_t most = span->bytes < heap->fresh_big_bytes ? span->bytes : heap->fresh_big_bytes;
+	bool is_filled = heap->fresh_big && os_is_resident(heap->fresh_big, heap->fresh_big_bytes);
+
+	heap->filled_bigs = is_filled ? heap->filled_bigs + 1 : 0;
+	/* Where a page that nobody has touched is said to be there, nothing of it is true. */
+	if (heap->filled_bigs >= HABIT_BLOCKS && !os_is_resident(span->start, OS_PAGE))
+		os_populate(span->start, big_page_round(most - most / HABIT_TEST_SHARE));
+	heap->fresh_big = span->start;
+	heap->fresh_big_bytes = span->bytes;
+}
+
 void *big_alloc(struct heap *heap, size_t bytes, size_t align)
 {
 	size_t align_slices = align > SLICE_BYTES ? align >> SLICE_SHIFT : 1;
@@ -79,6 +111,8 @@ void *big_alloc(struct heap *heap, size_t bytes, size_t align)
 	if (!span)
 		return NULL;
 	set_bytes(span, bytes);
+	if (span->is_zero && may_be_habit(bytes) && heap->state == HEAP_LIVE && !harden_is_on())
+		follow_habit(heap, span);
 	return span->start;
 }
 

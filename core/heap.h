@@ -82,6 +82,9 @@ struct heap {
 	uint32_t big_bins_used;           /* a bit for each bin that has served since big_epoch */
 	uint32_t big_frees;               /* that came to the spares */
 	uint32_t big_epoch;               /* of the pool, when unused spares were last let go */
+	char *fresh_big;                  /* the last long block made of clean memory; see big.c */
+	size_t fresh_big_bytes;
+	uint32_t filled_bigs;             /* such blocks in a row that the program has filled */
 	struct bundle bundles[HEAP_BUNDLES];
 	struct outbox outboxes[HEAP_OUTBOXES];
 	size_t collected_bytes;           /* in bundles and outboxes */

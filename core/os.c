@@ -77,9 +77,15 @@ bool os_purge(void *p, size_t bytes)
 static_assert(sizeof(struct os_extent) == sizeof(struct iovec) &&
               offsetof(struct os_extent, bytes) == offsetof(struct iovec, iov_len), "the kernel reads them");
 
+/* A sandbox may end who makes a call that it doesn't know. */
+static bool is_in_sandbox(void)
+{
+	return raw_call(SYS_prctl, PR_GET_SECCOMP) != 0;
+}
+
 /*
  * Since Linux 6.13 a process may do that to itself. It costs a quarter, because the processors' caches of
- * page tables are flushed once for all. Not in a sandbox: it may end who makes a call that it doesn't know.
+ * page tables are flushed once for all.
  */
 static bool purge_many(const struct os_extent *extents, size_t count)
 {
@@ -87,7 +93,7 @@ static bool purge_many(const struct os_extent *extents, size_t count)
 
 	if (count < PURGE_MANY || count > IOV_MAX || __atomic_load_n(&os.cannot_purge_many, __ATOMIC_RELAXED))
 		return false;
-	if (raw_call(SYS_prctl, PR_GET_SECCOMP) != 0)
+	if (is_in_sandbox())
 		return false;
 	for (size_t i = 0; i < count; i++)
 		bytes += extents[i].bytes;
@@ -113,6 +119,23 @@ void os_populate(void *p, size_t bytes)
 	if (!__atomic_load_n(&os.cannot_populate, __ATOMIC_RELAXED) &&
 	    raw_call(SYS_madvise, p, bytes, MADV_POPULATE_WRITE) == -1)
 		__atomic_store_n(&os.cannot_populate, true, __ATOMIC_RELAXED);
+}
+
+bool os_is_resident(const void *p, size_t bytes)
+{
+	unsigned char pages[512];
+
+	if (is_in_sandbox())
+		return false;
+	for (size_t at = 0; at < bytes; at += sizeof(pages) * OS_PAGE) {
+		size_t left = bytes - at < sizeof(pages) * OS_PAGE ? bytes - at : sizeof(pages) * OS_PAGE;
+		if (raw_call(SYS_mincore, (const char *)p + at, left, pages) != 0)
+			return false;
+		for (size_t i = 0; i < left / OS_PAGE; i++)
+			if (!(pages[i] & 1))
+				return false;
+	}
+	return true;
 }
 
 bool os_fence(void *p, size_t bytes)

@@ -40,6 +40,9 @@ size_t os_purge_all(const struct os_extent *extents, size_t count);
 /* Makes pages resident that are about to be written to, at less than a fault for each. A hint. */
 void os_populate(void *p, size_t bytes);
 
+/* Is every page resident? False also where it isn't known; some kernels say true of any page. */
+bool os_is_resident(const void *p, size_t bytes);
+
 /*
  * Gives the pages back, and access with them: any touch is a fault until they are committed again. False:
  * nothing happened.

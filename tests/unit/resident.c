@@ -158,6 +158,49 @@ Test(resident, a_class_that_has_filled_slabs_gets_pages_before_it_writes_to_them
 	}
 }
 
+/* The habit of filling long blocks. */
+
+#define LONG_BYTES (MIB)
+
+/* A block of fresh memory: how many of its pages are there. */
+static size_t make_long(size_t bytes, char **p)
+{
+	*p = big_alloc(heap_self(), bytes, 1);
+	return resident_pages(*p, LONG_BYTES);
+}
+
+Test(resident, who_fills_long_blocks_has_pages_made_for_the_next)
+{
+	char *p;
+
+	heap_start(256 * MIB);
+	for (int i = 0; i < 4; i++) {
+		size_t pages = make_long(LONG_BYTES, &p);
+		require(pages == (i < 3 ? 0 : 240), "block %d: %zu pages", i, pages);
+		memset(p, 1, LONG_BYTES);
+	}
+	/* As many as the last block had, however long this one is. */
+	require(make_long(16 * LONG_BYTES, &p) == 240, "a longer one");
+	require(resident_pages(p + LONG_BYTES, LONG_BYTES) == 0, "what is beyond the last one's length");
+}
+
+Test(resident, who_leaves_a_long_block_unfilled_has_no_habit_any_more)
+{
+	char *p;
+
+	heap_start(256 * MIB);
+	for (int i = 0; i < 4; i++) {
+		make_long(LONG_BYTES, &p);
+		memset(p, 1, LONG_BYTES);
+	}
+	require(make_long(LONG_BYTES, &p) == 240, "the one that is left alone");
+	for (int i = 0; i < 4; i++) {
+		size_t pages = make_long(LONG_BYTES, &p);
+		require(pages == (i < 3 ? 0 : 240), "block %d after it: %zu pages", i, pages);
+		memset(p, 1, LONG_BYTES);
+	}
+}
+
 /* Memory that reads as zero. */
 
 static bool is_zero(const char *p, size_t bytes)
