@@ -37,7 +37,7 @@ static uint32_t mappings_max(void)
 	return n > 0 ? n : MAPPINGS_MAX;
 }
 
-void harden_start(unsigned level)
+__attribute__((cold)) void harden_start(unsigned level)
 {
 	harden.level = level;
 	if (level > 0)

@@ -36,7 +36,7 @@ struct lock *advise_lock(void)
 
 /* On and off. */
 
-size_t advise_inline_granules(void)
+__attribute__((cold)) size_t advise_inline_granules(void)
 {
 	return __atomic_load_n(&advise.is_on, __ATOMIC_RELAXED) ? HEAP_SAMPLED : harden_inline_granules();
 }
@@ -102,7 +102,7 @@ static void listen_to_signal(void)
 
 static void sample_is_freed(void *sample, const char *call);
 
-void scopes_start_advice(void)
+__attribute__((cold)) void scopes_start_advice(void)
 {
 	if (!options.advise[0])
 		return;
@@ -127,7 +127,7 @@ void scopes_start_advice(void)
 }
 
 /* The process ends by exit. */
-void advise_finish(void)
+__attribute__((cold)) void advise_finish(void)
 {
 	struct thread *thread = scope_thread(heap_self());
 

@@ -30,7 +30,7 @@ static struct writer {
 	struct known_module modules[MODULES_MAX];
 } writer;
 
-struct advise_header *advise_header(void)
+__attribute__((cold)) struct advise_header *advise_header(void)
 {
 	return writer.header;
 }

@@ -24,13 +24,13 @@ static struct checking {
 
 static bool late_free(void *p, const char *call);
 
-void check_prepare(void)
+__attribute__((cold)) void check_prepare(void)
 {
 	if (check_is_on())
 		range_want_notes();
 }
 
-void check_start(void)
+__attribute__((cold)) void check_start(void)
 {
 	if (!check_is_on())
 		return;
@@ -257,7 +257,7 @@ static bool late_free(void *p, const char *call)
 
 /* Life. */
 
-void check_thread_begins(struct thread *thread)
+__attribute__((cold)) void check_thread_begins(struct thread *thread)
 {
 	if (check_is_on())
 		heap_set_slow(thread->heap);
@@ -298,7 +298,7 @@ void check_after_fork_in_child(void)
 		finding_after_fork_in_child();
 }
 
-void check_finish(void)
+__attribute__((cold)) void check_finish(void)
 {
 	/* exit() may be called again from here, and goes on with what is left to be done. */
 	if (check_is_on() && finding_sum_up() && options.check_exit > 0)

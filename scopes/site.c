@@ -210,7 +210,7 @@ __attribute__((cold)) void scopes_start_sites(void)
 		say_all();
 }
 
-void site_finish(void)
+__attribute__((cold)) void site_finish(void)
 {
 	if (!sites.specs || os_process_id() != sites.process_id)
 		return;

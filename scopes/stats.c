@@ -77,7 +77,7 @@ static size_t add_thread(struct region_stats *sum, const struct thread *thread, 
 	return thread ? add_list(sum, &thread->all_counters, name) : 0;
 }
 
-void stats_thread_begins(void)
+__attribute__((cold)) void stats_thread_begins(void)
 {
 	__atomic_store_n(&stats_roots.heaps, heap_all(), __ATOMIC_RELEASE);
 }
@@ -175,7 +175,7 @@ static void count_open(struct region *region)
 	stats_max(&stats->peak_bytes, region->held_bytes);
 }
 
-void region_count_open(struct thread *thread)
+__attribute__((cold)) void region_count_open(struct thread *thread)
 {
 	struct heap *heap = thread->heap;
 	struct scope *scope = scope_top(heap);

@@ -232,7 +232,7 @@ static bool is_fit(int signal)
 	return signal != (int)options.stop_signal;
 }
 
-void stats_start_signal(void)
+__attribute__((cold)) void stats_start_signal(void)
 {
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
 	int signal = (int)options.stats_signal;
@@ -255,7 +255,7 @@ void stats_after_fork_in_child(void)
 	start_timer();
 }
 
-void stats_finish(void)
+__attribute__((cold)) void stats_finish(void)
 {
 	static const uint32_t never;
 
