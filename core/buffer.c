@@ -11,7 +11,7 @@
 #include "waiting.h"
 
 /* A hole smaller than this is left to the blocks around it: going through it costs more than it holds. */
-#define HOLE_MIN_BYTES ((size_t)512)
+#define HOLE_MIN_BYTES (GRANULE_ROOM_LEAST << GRANULE_SHIFT)
 
 /* So much of a hole is made ready at once: who needs little should not pay for a look at all of it. */
 #define HOLE_STEP_BYTES ((size_t)16 << 10)
@@ -152,18 +152,13 @@ bool buffer_next_hole(struct span *span, char *from, size_t bytes, struct hole *
 	unsigned char *at = range_map_of(from), *end = buffer_map_end(span);
 	size_t wanted = (bytes > HOLE_MIN_BYTES ? bytes : HOLE_MIN_BYTES) >> GRANULE_SHIFT;
 
-	while (at < end) {
-		unsigned char *stop = hole_end(span, at, wanted);
-		if ((size_t)(stop - at) >= wanted) {
-			*hole = (struct hole){.lo = range_of_map(at), .hi = range_of_map(stop)};
-			hole->freed_blocks = clean_hole(span, at, stop);
-			return true;
-		}
-		if (stop == end)
-			return false;
-		at = stop + granule_size(stop);
-	}
-	return false;
+	at = granule_next_room(at, range_map_of(span->used_end), wanted);
+	if (at >= end || (size_t)(end - at) < wanted)
+		return false;
+	unsigned char *stop = hole_end(span, at, wanted);
+	*hole = (struct hole){.lo = range_of_map(at), .hi = range_of_map(stop)};
+	hole->freed_blocks = clean_hole(span, at, stop);
+	return true;
 }
 
 bool buffer_may_have_holes(const struct span *span)
@@ -183,26 +178,13 @@ struct survey {
 	size_t room_bytes; /* in holes that buffer_next_hole would find */
 };
 
-/* Adds the hole [at, live) to what a buffer holds. */
-static void survey_hole(struct survey *survey, const unsigned char *at, const unsigned char *live)
-{
-	size_t bytes = (size_t)(live - at) << GRANULE_SHIFT;
-
-	survey->room_bytes += bytes >= HOLE_MIN_BYTES ? bytes : 0;
-}
-
 static struct survey survey_of(const struct span *span)
 {
-	const unsigned char *at = buffer_map(span), *used = range_map_of(span->used_end), *live;
-	struct survey survey = {0};
+	struct granule_room room = granule_survey(buffer_map(span), range_map_of(span->used_end));
+	size_t behind = (size_t)(buffer_map_end(span) - room.last);
 
-	while ((live = granule_next_live(at, used)) < used) {
-		survey_hole(&survey, at, live);
-		survey.live++;
-		at = live + granule_size(live);
-	}
-	survey_hole(&survey, at, buffer_map_end(span));
-	return survey;
+	room.granules += behind >= GRANULE_ROOM_LEAST ? behind : 0;
+	return (struct survey){.live = room.live, .room_bytes = room.granules << GRANULE_SHIFT};
 }
 
 /* Is there enough room in holes to be worth going through them? */
@@ -211,12 +193,21 @@ static bool has_room(const struct span *span, struct survey survey)
 	return survey.room_bytes >= span_bytes(span) / 4;
 }
 
+/* What earlier scopes have left, and nobody has freed since, needs nothing. */
+static unsigned char *skip_settled(struct buffer_ending *ending, unsigned char *at, const unsigned char *end)
+{
+	unsigned char *to = granule_skip_settled(at, end);
+
+	ending->has_survivors = ending->has_survivors || granule_any_faded(at, to);
+	return to;
+}
+
 struct buffer_ending buffer_end_scope(struct span *span, bool reclaims)
 {
 	unsigned char *at = range_map_of(span->fresh_lo), *end = range_map_of(span->fresh_hi), *live;
 	struct buffer_ending ending = {0};
 
-	while ((live = granule_next_live(at, end)) < end) {
+	while ((live = granule_next_live(at = skip_settled(&ending, at, end), end)) < end) {
 		size_t size = granule_size(live);
 		bool is_faded = granule_load(live) & GRANULE_FADED;
 

@@ -187,6 +187,114 @@ unsigned char *granule_next_live(const unsigned char *from, const unsigned char 
 	return find_live_any(from, end);
 }
 
+/* The last one. */
+static inline __attribute__((always_inline)) size_t last_lane(vector mask)
+{
+	words w = (words)mask;
+	size_t i = VECTOR_BYTES / sizeof(w[0]) - 1;
+
+	while (w[i] == 0)
+		i--;
+	return i * sizeof(w[0]) + 7 - (size_t)__builtin_clzl(w[i]) / 8;
+}
+
+static_assert(GRANULE_ROOM_LEAST >= VECTOR_BYTES, "it doesn't fit between two blocks of a vector");
+
+/* Looks through gaps: `at` is where the present one begins, below `next` it is looked through. */
+struct gaps {
+	const unsigned char *at, *next, *end;
+};
+
+/*
+ * Which blocks that live begin in the next vector, and how long the gap is before the first of them; if none
+ * does, so far. From there on, gaps begin behind the last of them: those between are shorter than a vector.
+ */
+static inline __attribute__((always_inline)) vector next_gap(struct gaps *gaps, size_t *granules)
+{
+	const unsigned char *from = gaps->next;
+	size_t left = (size_t)(gaps->end - from);
+	vector live = (left < VECTOR_BYTES ? load_tail(from, left) : load(from)) > 0;
+
+	gaps->next = left < VECTOR_BYTES ? gaps->end : from + VECTOR_BYTES;
+	if (!any(live)) {
+		*granules = (size_t)(gaps->next - gaps->at);
+		return live;
+	}
+	const unsigned char *last = from + last_lane(live);
+	*granules = (size_t)(from - gaps->at) + first_lane(live);
+	gaps->at = last + granule_size(last);
+	if (gaps->next < gaps->at)
+		gaps->next = gaps->at;
+	return live;
+}
+
+static inline __attribute__((always_inline)) unsigned char *
+find_room(const unsigned char *from, const unsigned char *end, size_t wanted)
+{
+	struct gaps gaps = {.at = from, .next = from, .end = end};
+
+	while (gaps.next < end) {
+		size_t granules;
+		from = gaps.at;
+		next_gap(&gaps, &granules);
+		if (granules >= wanted)
+			return (unsigned char *)from;
+	}
+	return (unsigned char *)gaps.at;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static unsigned char *
+find_room_avx2(const unsigned char *from, const unsigned char *end, size_t wanted)
+{
+	return find_room(from, end, wanted);
+}
+#endif
+
+unsigned char *granule_next_room(const unsigned char *from, const unsigned char *end, size_t wanted)
+{
+	assert(wanted >= GRANULE_ROOM_LEAST);
+#if defined(__x86_64__)
+	if (processor_has_avx2())
+		return find_room_avx2(from, end, wanted);
+#endif
+	return find_room(from, end, wanted);
+}
+
+/*
+ * Neither nothing nor a short block that has faded? What is behind the head of a long one can't be told from
+ * freed blocks, so its head isn't passed over either.
+ */
+static inline __attribute__((always_inline)) vector is_unsettled(vector v)
+{
+	return ((v < (signed char)GRANULE_FADED) & (v != 0)) | (v == (signed char)(GRANULE_FADED | GRANULE_LONG));
+}
+
+static inline __attribute__((always_inline)) unsigned char *
+find_unsettled(const unsigned char *from, const unsigned char *end)
+{
+	while (end - from >= VECTOR_BYTES && !any(is_unsettled(load(from))))
+		from += VECTOR_BYTES;
+	return (unsigned char *)from;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static unsigned char *
+find_unsettled_avx2(const unsigned char *from, const unsigned char *end)
+{
+	return find_unsettled(from, end);
+}
+#endif
+
+unsigned char *granule_skip_settled(const unsigned char *from, const unsigned char *end)
+{
+#if defined(__x86_64__)
+	if (processor_has_avx2())
+		return find_unsettled_avx2(from, end);
+#endif
+	return find_unsettled(from, end);
+}
+
 bool granule_any_freed(const unsigned char *from, size_t bytes)
 {
 	vector v = bytes >= VECTOR_BYTES ? load(from) : load_tail(from, bytes);
@@ -221,6 +329,43 @@ static inline __attribute__((always_inline)) size_t sum(vector counts)
 
 /* A lane counts to 255, and a sum of pairs to 65535: so many vectors at once. */
 #define COUNT_VECTORS 254u
+
+static inline __attribute__((always_inline)) struct granule_room
+survey(const unsigned char *from, const unsigned char *end)
+{
+	struct granule_room room = {0};
+	struct gaps gaps = {.at = from, .next = from, .end = end};
+
+	while (gaps.next < end) {
+		vector blocks = {0};
+		for (unsigned i = 0; i < COUNT_VECTORS && gaps.next < end; i++) {
+			size_t granules;
+			vector live = next_gap(&gaps, &granules);
+			blocks -= live;
+			room.granules += any(live) && granules >= GRANULE_ROOM_LEAST ? granules : 0;
+		}
+		room.live += sum(blocks);
+	}
+	room.last = gaps.at;
+	return room;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static struct granule_room survey_avx2(const unsigned char *from,
+                                                                       const unsigned char *end)
+{
+	return survey(from, end);
+}
+#endif
+
+struct granule_room granule_survey(const unsigned char *from, const unsigned char *end)
+{
+#if defined(__x86_64__)
+	if (processor_has_avx2())
+		return survey_avx2(from, end);
+#endif
+	return survey(from, end);
+}
 
 struct tally {
 	vector heads, live;

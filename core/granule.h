@@ -119,6 +119,31 @@ const unsigned char *granule_find_head(const unsigned char *byte, const unsigned
 /* The first head of a live block in [from, end), or end. */
 unsigned char *granule_next_live(const unsigned char *from, const unsigned char *end);
 
+/*
+ * Passes over short blocks that live and have faded, and over what is zero: up to `end`, or not far before
+ * whatever else there is. Where it stops may be inside of a short block, of which nothing follows.
+ */
+unsigned char *granule_skip_settled(const unsigned char *from, const unsigned char *end);
+
+/* Less room than that isn't looked for. */
+#define GRANULE_ROOM_LEAST 32u
+
+/*
+ * Where no live block is for `wanted` granules, GRANULE_ROOM_LEAST or more, at `from` or behind a live block;
+ * if that is nowhere in [from, end), where the last of them ends, which may be behind `end`. No block lies
+ * across `from`.
+ */
+unsigned char *granule_next_room(const unsigned char *from, const unsigned char *end, size_t wanted);
+
+struct granule_room {
+	size_t live;               /* blocks */
+	size_t granules;           /* in gaps of GRANULE_ROOM_LEAST and more before them */
+	const unsigned char *last; /* where the last block ends, or `from` */
+};
+
+/* What granule_next_room() would find in [from, end), but for what comes behind the last block. */
+struct granule_room granule_survey(const unsigned char *from, const unsigned char *end);
+
 /* Forgets everything in [from, end), if there is anything between them. */
 void granule_zero(unsigned char *from, const unsigned char *end);
 

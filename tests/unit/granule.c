@@ -284,6 +284,82 @@ Test(granule, live_blocks_are_added_up_by_state)
 	}
 }
 
+/* Is there nothing but settled blocks in a vector? */
+static bool is_settled(const unsigned char *map)
+{
+	for (size_t i = 0; i < 32; i++)
+		if (map[i] != 0 && (map[i] < GRANULE_FADED || map[i] >= 0x7f))
+			return false;
+	return true;
+}
+
+/* What is in [from, end), looked at block by block: where room for `wanted` begins, and all of it. */
+static struct granule_room naive_room(const struct model *model, size_t from, size_t end, size_t wanted,
+                                      size_t *room)
+{
+	struct granule_room all = {0};
+	size_t at = from;
+
+	*room = SIZE_MAX;
+	for (size_t i = from; i < end; i++) {
+		if (model->head[i] != (int)i || model->map[i] & GRANULE_FREED)
+			continue;
+		if (i - at >= wanted && *room == SIZE_MAX)
+			*room = at;
+		all.granules += i - at >= GRANULE_ROOM_LEAST ? i - at : 0;
+		all.live++;
+		at = i + granule_size(model->map + i);
+	}
+	*room = *room == SIZE_MAX ? at : *room;
+	all.last = model->map + at;
+	return all;
+}
+
+Test(granule, room_between_live_blocks_is_found_and_surveyed)
+{
+	static struct model model;
+	size_t found = 0;
+
+	for (uint64_t round = 1; round <= 4000; round++) {
+		size_t end, from = draw_part(&model, round, &end), room;
+		size_t wanted = GRANULE_ROOM_LEAST + round * 7 % 60;
+		struct granule_room naive = naive_room(&model, from, end, wanted, &room);
+		struct granule_room survey = granule_survey(model.map + from, model.map + end);
+		size_t at = (size_t)(granule_next_room(model.map + from, model.map + end, wanted) - model.map);
+
+		require(at == room, "round %zu, %zu to %zu: %zu, not %zu", (size_t)round, from, end, at, room);
+		require(survey.live == naive.live, "round %zu: %zu", (size_t)round, survey.live);
+		require(survey.granules == naive.granules, "round %zu: %zu", (size_t)round, survey.granules);
+		require(survey.last == naive.last, "round %zu", (size_t)round);
+		found += naive.last != model.map + room;
+	}
+	require(found > 100, "only %zu parts had room", found);
+}
+
+Test(granule, only_what_has_settled_is_skipped)
+{
+	static struct model model;
+	size_t skipped = 0;
+
+	for (uint64_t round = 1; round <= 4000; round++) {
+		size_t end, from = draw_part(&model, round, &end);
+
+		/* Mostly short blocks that have faded, as earlier scopes leave them. */
+		for (size_t i = from; i < end; i++)
+			if (model.head[i] == (int)i && (i * 31 + round) % 97 &&
+			    granule_size(model.map + i) < GRANULE_LONG)
+				model.map[i] = (unsigned char)(GRANULE_FADED | granule_size(model.map + i));
+		size_t to = (size_t)(granule_skip_settled(model.map + from, model.map + end) - model.map);
+		require(to >= from && (to <= end), "round %zu: %zu to %zu: %zu", (size_t)round, from, end, to);
+		for (size_t i = from; i < to; i++)
+			require(model.map[i] == 0 || (model.map[i] & GRANULE_FADED && model.map[i] < 0x7f),
+			        "round %zu: %zu to %zu: %zu", (size_t)round, from, end, i);
+		require(to + 32 > end || !is_settled(model.map + to), "round %zu: stopped early", (size_t)round);
+		skipped += to - from;
+	}
+	require(skipped > 10000, "only %zu", skipped);
+}
+
 Test(granule, adding_up_a_full_map_does_not_overflow)
 {
 	static unsigned char map[(size_t)1 << 20];
