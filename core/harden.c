@@ -415,7 +415,7 @@ static void hold(struct heap *heap, void *p)
 	held->bytes += held_bytes(p);
 }
 
-void harden_flush(struct heap *heap)
+__attribute__((cold)) void harden_flush(struct heap *heap)
 {
 	while (heap->quarantine && heap->quarantine->count > 0)
 		let_out_oldest(heap->quarantine);

@@ -424,7 +424,7 @@ static void sample_is_freed(void *sample, const char *call)
 
 /* Threads and processes. */
 
-void advise_thread_ends(struct thread *thread)
+__attribute__((cold)) void advise_thread_ends(struct thread *thread)
 {
 	struct advise_thread *sampler = thread->sampler;
 

@@ -263,7 +263,7 @@ __attribute__((cold)) void check_thread_begins(struct thread *thread)
 		heap_set_slow(thread->heap);
 }
 
-void check_trim(struct thread *thread)
+__attribute__((cold)) void check_trim(struct thread *thread)
 {
 	struct span *span = thread->checked;
 
@@ -272,7 +272,7 @@ void check_trim(struct thread *thread)
 		to_quarantine(span);
 }
 
-void check_thread_ends(struct thread *thread)
+__attribute__((cold)) void check_thread_ends(struct thread *thread)
 {
 	guard_thread_ends(thread);
 }

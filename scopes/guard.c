@@ -264,7 +264,7 @@ void guard_is_up(struct thread *thread)
 	errno = saved_errno;
 }
 
-void guard_thread_ends(struct thread *thread)
+__attribute__((cold)) void guard_thread_ends(struct thread *thread)
 {
 	stack_t now;
 
