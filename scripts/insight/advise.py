@@ -7,6 +7,7 @@
     --from=FILE      what a process has written that runs, or ran, with LIBREGION_ADVISE=FILE; may be repeated
     --all            lists every function that was seen, not only the most important ones
     --json           the same for programs
+    --output=FILE    writes it there (also -o FILE), apart from what the program prints
     --files=FOLDER   also writes flame graphs' folded stacks, pprof's profiles, and the samples
     --mean=SIZE      mean bytes from one sample to the next, such as 4k; else as few as cost little
     --no-hooks       infers which functions have returned instead of hooking their returns
@@ -23,6 +24,7 @@ Exit status: 0 if there is a site to propose, 3 if there is none, 1 if nothing w
 2 for wrong usage, 126 and 127 as of `region run`. The program's own status is in the first line, and in the JSON.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -51,42 +53,24 @@ FROM_EVERYBODY = ("LIBREGION_SITES", "LIBREGION_SITES_FILE", "LIBREGION_LIBRARY"
 def parse_time(text):
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
     if not match or float(match[1]) == 0:
-        raise Refusal(f"--time={text}: expected a time, such as 30s, 500ms or 2m")
+        raise Refusal(f"advise: --time={text}: expected a time, such as 30s, 500ms or 2m")
     return float(match[1]) * UNITS[match[2]]
 
 
 def parse(words):
-    options = {"from": [], "time": None, "files": None, "mean": None, "json": False, "all": False, "no-hooks": False,
-               "library": None, "sites": None}
-    words = list(words)
-    while words and words[0].startswith("-"):
-        word = words.pop(0)
-        if word == "--":
-            break
-        if word in ("--help", "-h"):
-            return None, []
-        name, has_value, value = word.partition("=")
-        name = name[2:]
-        if not word.startswith("--") or name not in options:
-            raise Refusal(f"no such option: {word}; see: region advise --help")
-        if isinstance(options[name], bool):
-            if has_value:
-                raise Refusal(f"--{name} takes no value")
-            options[name] = True
-            continue
-        if not has_value and not words:
-            raise Refusal(f"--{name} needs a value")
-        value = value if has_value else words.pop(0)
-        if name == "from":
-            options["from"].append(value)
-        else:
-            options[name] = parse_time(value) if name == "time" else value
+    found, words = common.options_of("advise", words, ("json", "all", "no-hooks"),
+                                     ("time", "files", "mean", "output", "library", "sites"), ("from",), {"-o": "--output"})
+    if "help" in found:
+        return None, []
+    options = {"time": None, "files": None, "mean": None, "output": None, "json": False, "all": False, "no-hooks": False, **found}
+    if options["time"]:
+        options["time"] = parse_time(options["time"])
     if options["mean"] and not re.fullmatch(r"[1-9]\d*[kKmM]?", options["mean"]):
-        raise Refusal(f"--mean={options['mean']}: expected a size, such as 4k")
+        raise Refusal(f"advise: --mean={options['mean']}: expected a size, such as 4k")
     if not words and not options["from"]:
-        raise Refusal("no program named; see: region advise --help")
+        raise Refusal("advise: no program named; see: region advise --help")
     if words and options["from"]:
-        raise Refusal("either --from, or a program")
+        raise Refusal("advise: either --from, or a program")
     return options, words
 
 
@@ -129,9 +113,9 @@ def run(options, words, folder, progress):
     try:
         child = subprocess.Popen(words, env=environment(options, folder))
     except FileNotFoundError:
-        raise Refusal(f"{words[0]}: not found", 127) from None
+        raise Refusal(f"advise: {words[0]}: not found", 127) from None
     except OSError as error:
-        raise Refusal(f"{words[0]}: {error.strerror}", 126) from None
+        raise Refusal(f"advise: {words[0]}: {error.strerror}", 126) from None
     cpu_s, was_asked = wait(child, options["time"], progress)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return {"status": child.returncode, "cpu_s": cpu_s, "was_stopped": was_asked}
@@ -302,7 +286,14 @@ def make_folder(path):
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise Refusal(f"--files={path}: {error.strerror}") from None
+        raise Refusal(f"advise: --files={path}: {error.strerror}") from None
+
+
+def open_output(path):
+    try:
+        return open(path, "w", encoding="utf-8") if path else sys.stdout
+    except OSError as error:
+        raise Refusal(f"advise: --output={path}: {error.strerror}") from None
 
 
 def gather(options, words, progress):
@@ -324,24 +315,24 @@ def gather(options, words, progress):
 def advise(options, words):
     if options["files"]:
         make_folder(options["files"])
+    output = open_output(options["output"])
     with common.Progress() as progress:
         runs, ran = gather(options, words, progress)
         if not runs:
             why = f"; it ended with status {ran['status']}" if ran and ran["status"] else ""
-            raise Refusal(f"nothing was sampled: no allocations, or libregion couldn't be loaded{why}", FAILED)
+            raise Refusal(f"advise: nothing was sampled: no allocations, or libregion couldn't be loaded{why}", FAILED)
         result = analyse(options, runs, progress)
-    return tell(options, *result, ran)
+    with contextlib.redirect_stdout(output):
+        return tell(options, *result, ran)
 
 
 def main(words):
+    options, words = parse(words)
+    if options is None:
+        common.print_help(__doc__)
+        return FOUND
     try:
-        options, words = parse(words)
-        if options is None:
-            print(__doc__.split("\n\n", 1)[1], end="")
-            return FOUND
         return advise(options, words)
-    except Refusal as refusal:
-        raise Refusal(f"advise: {refusal}", refusal.status) from None
     except BadFile as bad:
         raise Refusal(f"advise: {bad}", FAILED) from None
 

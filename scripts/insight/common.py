@@ -1,4 +1,4 @@
-"""common: what the programs behind `region` share: how they end, and how they tell of their progress."""
+"""common: what the programs behind `region` share: options, how they end, and how they tell of their progress."""
 
 import sys
 import time
@@ -27,6 +27,44 @@ def run(main):
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def options_of(command, words, flags, values, lists=(), short=None, is_program=True):
+    """The options of a command, {name: value}, and the other words.
+
+    Those in `flags` are True, those in `values` take one (--name=value or --name value), those in `lists` any number.
+    `short` leads from -x to --name. Options end at --, and at the first other word if that begins a program's command line.
+    """
+    found, others, words = {name: [] for name in lists}, [], list(words)
+    short = {"-h": "--help", **(short or {})}
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            break
+        if not word.startswith("-"):
+            others.append(word)
+            if is_program:
+                break
+            continue
+        said, has_value, value = word.partition("=")
+        name = short.get(said, said).removeprefix("--")
+        if name not in ("help", *flags, *values, *lists) or said == name:
+            raise Refusal(f"{command}: no such option: {word}; see: region {command} --help")
+        if name in ("help", *flags):
+            if has_value:
+                raise Refusal(f"{command}: {said} takes no value")
+            found[name] = True
+            continue
+        if not has_value and not words:
+            raise Refusal(f"{command}: {said} needs a value")
+        value = value if has_value else words.pop(0)
+        found[name] = [*found[name], value] if name in lists else value
+    return found, others + words
+
+
+def print_help(text):
+    """The module's own, but for its first line."""
+    print(text.split("\n\n", 1)[1].strip("\n"))
 
 
 class Progress:

@@ -59,33 +59,15 @@ MEASURES = (
     Measure("faults", "page faults", 1, "", 0),
 )
 
-OPTIONS = ("rounds", "with", "sites", "stdin", "library", "measure")
-
-
 # ---- what to run ------------------------------------------------------------------------------------
 
 def parse(words):
     """The options and the program's command line."""
-    options = {"rounds": "10", "json": False}
-    words = list(words)
-    while words and words[0].startswith("-"):
-        word = words.pop(0)
-        if word == "--":
-            break
-        if word in ("--help", "-h"):
-            return {"help": True}, []
-        if word == "--json":
-            options["json"] = True
-            continue
-        name, has_value, value = word.partition("=")
-        name = {"-n": "--rounds"}.get(name, name)[2:]
-        if name not in OPTIONS:
-            raise Refusal(f"compare: no such option: {word}; see: region compare --help")
-        if not has_value:
-            if not words:
-                raise Refusal(f"compare: {word} needs a value")
-            value = words.pop(0)
-        options[name] = value
+    found, words = common.options_of("compare", words, ("json",),
+                                     ("rounds", "with", "sites", "stdin", "library", "measure"), short={"-n": "--rounds"})
+    options = {"rounds": "10", "json": False, **found}
+    if "help" in options:
+        return options, []
     if not words:
         raise Refusal("compare: no program named; see: region compare --help")
     if not options["rounds"].isdigit() or int(options["rounds"]) < 1:
@@ -324,7 +306,7 @@ def print_all(words, rounds, result, pairs, lines):
 def main(words):
     options, words = parse(words)
     if "help" in options:
-        print(__doc__.split("\n\n", 1)[1].strip())
+        common.print_help(__doc__)
         return 0
     ways = ways_of(options)
     runner = Runner(options, words)

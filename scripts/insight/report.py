@@ -303,35 +303,16 @@ def page_of(contents, title):
 
 
 def parse(words):
-    options = {"output": "report.html", "title": "libregion: report", "json": False, "files": []}
-    words = list(words)
-    while words:
-        word = words.pop(0)
-        name, has_value, value = word.partition("=")
-        if word in ("--help", "-h"):
-            options["help"] = True
-        elif word == "--json":
-            options["json"] = True
-        elif name in ("-o", "--output", "--title"):
-            if not has_value and not words:
-                raise Refusal(f"report: {word} needs a value")
-            options["title" if name == "--title" else "output"] = value if has_value else words.pop(0)
-        elif word == "--":
-            options["files"] += words
-            break
-        elif word.startswith("-"):
-            raise Refusal(f"report: no such option: {word}; see: region report --help")
-        else:
-            options["files"].append(word)
-    if not options["files"] and "help" not in options:
+    found, files = common.options_of("report", words, ("json",), ("output", "title"), short={"-o": "--output"}, is_program=False)
+    if not files and "help" not in found:
         raise Refusal("report: no files named; see: region report --help")
-    return options
+    return {"output": "report.html", "title": "libregion: report", "json": False, **found, "files": files}
 
 
 def main(words):
     options = parse(words)
     if "help" in options:
-        print(__doc__.split("\n\n", 1)[1].strip())
+        common.print_help(__doc__)
         return 0
     contents = Contents()
     with common.Progress() as progress:

@@ -3,7 +3,7 @@
 usage: region top [option]... PID
 
   --interval=S   seconds between two looks (default 1)
-  -n N           ends after so many (default: when the program ends)
+  -n, --looks=N  ends after so many (default: when the program ends)
   --json         one JSON object a line for each look
   --help         this text
 
@@ -27,33 +27,26 @@ from process import Process
 ROWS_MAX = 40
 
 
+def number_of(found, name, option, kind, default):
+    try:
+        value = kind(found.get(name, default))
+    except ValueError as error:
+        raise Refusal(f"top: {option} {found[name]}: expected a number") from error
+    if not 0 < value < float("inf"):
+        raise Refusal(f"top: {option} {found[name]}: expected a number above 0")
+    return value
+
+
 def parse(words):
-    options = {"interval": 1.0, "looks": None, "json": False, "pid": None}
-    words = list(words)
-    while words:
-        word = words.pop(0)
-        name, has_value, value = word.partition("=")
-        if word in ("--help", "-h"):
-            options["help"] = True
-        elif word == "--json":
-            options["json"] = True
-        elif name in ("--interval", "-n"):
-            value = value if has_value else words.pop(0) if words else ""
-            try:
-                options["interval" if name == "--interval" else "looks"] = float(value) if name == "--interval" else int(value)
-            except ValueError as error:
-                raise Refusal(f"top: {name} {value}: expected a number") from error
-        elif not word.isdigit() or options["pid"]:
-            raise Refusal(f"top: {word}: expected one process id; see: region top --help")
-        else:
-            options["pid"] = int(word)
-    if options.get("help"):
-        return options
-    if not options["pid"]:
+    found, words = common.options_of("top", words, ("json",), ("interval", "looks"), short={"-n": "--looks"}, is_program=False)
+    if "help" in found:
+        return found
+    if not words:
         raise Refusal("top: no process id; see: region top --help")
-    if options["interval"] <= 0 or (options["looks"] is not None and options["looks"] < 1):
-        raise Refusal("top: --interval and -n are to be positive")
-    return options
+    if len(words) > 1 or not words[0].isdigit():
+        raise Refusal(f"top: {words[-1]}: expected one process id; see: region top --help")
+    return {"pid": int(words[0]), "json": "json" in found, "interval": number_of(found, "interval", "--interval", float, 1.0),
+            "looks": number_of(found, "looks", "-n", int, 1) if "looks" in found else None}
 
 
 def rates(now, before, seconds):
@@ -117,8 +110,8 @@ def print_text(look):
 
 def main(words):
     options = parse(words)
-    if options.get("help"):
-        print(__doc__.split("\n\n", 1)[1].strip())
+    if "help" in options:
+        common.print_help(__doc__)
         return 0
     process = Process(options["pid"])
     before, _, _ = process.look()

@@ -3,6 +3,7 @@
 
     LIBREGION_LIBRARY=PATH tests/advise/service.py CASE PLANTED"""
 
+import json
 import os
 import signal
 import stat
@@ -105,6 +106,8 @@ def wrong_usage(program):
             (2, "--time=0: expected a time", ["advise", "--time=0", program]),
             (2, "--mean=much: expected a size", ["advise", "--mean=much", program]),
             (2, "--json takes no value", ["advise", "--json=1", program]),
+            (2, "--output=/nowhere/x: No such file", ["advise", "--output=/nowhere/x", "--", program]),
+            (2, "--output needs a value", ["advise", "--output"]),
             (2, "either --from, or a program", ["advise", "--from=x", program]),
             (1, "x: No such file", ["advise", "--from=x"]),
             (1, "is no file of LIBREGION_ADVISE", ["advise", f"--from={program}"]),
@@ -112,6 +115,10 @@ def wrong_usage(program):
             (1, "nothing was sampled", ["advise", "--mean=1m", "true"])):
         got, _, err = region(*words)
         check(got == status and said in err and err.count("\n") == 1, f"{words}: {got}, {err!r}")
+    got, out, _ = region("advise", "--json", "-o", "advice", "--mean=64", "--", program, "dies", "100")
+    with open("advice", encoding="utf-8") as file:
+        advice = json.load(file)
+    check(got in (0, 3) and out == "" and advice["ran"]["status"] == 0, f"-o: {got}, {out!r}, {advice['ran']}")
     got, out, _ = region("advise", "--help")
     check(got == 0 and "--time" in out and "Exit status" in out, f"--help: {out}")
 
