@@ -37,7 +37,7 @@ import tempfile
 import time
 
 import common
-from analysis import CALL_NS, HARDLY, SAMPLES_MIN, SURVIVOR_NS, Analysis, percent, size_text
+from analysis import CALL_NS, SAMPLES_MIN, SURVIVOR_NS, Analysis, percent, size_text
 from common import Refusal
 from files import write_all
 from samples import BadFile, Functions, Run
@@ -206,7 +206,7 @@ def print_line(analysis, cpu_s):
     print(f"LIBREGION_SITES='{analysis.line}'")
     print()
     share = total / cpu_s if cpu_s else 0
-    worth = ", which is hardly worth it" if share < HARDLY else ""
+    worth = "" if analysis.is_worth_it(cpu_s * 1e9) else ", which is hardly worth it"
     print(f"Predicted: {percent(share)} less CPU time than libregion without sites{worth}. This is what malloc and free")
     print(f"save by libregion's own benchmarks, less {CALL_NS:.0f} ns a call and {SURVIVOR_NS:.0f} ns for a block that "
           "outlives it; caches may add or")
@@ -236,7 +236,7 @@ def as_json(analysis, rows, ran, cpu_s, files):
         "program": analysis.runs[0].program, "processes": [r.process for r in analysis.runs], "ran": ran,
         "cpu_s": cpu_s, "samples": analysis.samples, "stackless_share": share(analysis.stackless, analysis.samples),
         "allocations": analysis.blocks, "bytes": analysis.bytes, "unhooked_frames": sum(r.unhooked for r in analysis.runs),
-        "sites": analysis.line or None, "candidates": candidates, "files": list(files),
+        "sites": analysis.line or None, "is_worth_it": analysis.is_worth_it(cpu_s * 1e9), "candidates": candidates, "files": list(files),
     }
 
 

@@ -4,7 +4,10 @@ All shares are of allocations outside of scopes while samples were taken. A func
 outermost call: recursion is one scope.
 
 The saving that is predicted stands on libregion's own benchmarks (bench/results/scope.csv, enter.csv), one thread,
-32-byte-like blocks: it says what malloc and free would cost less, and knows nothing of the program's caches.
+32-byte-like blocks: it says what malloc and free would cost less, and knows nothing of the program's caches. Three
+things were learnt from programs (bench/advised): memory that a scope touches for the first time costs what it costs
+anywhere, so a function must be called several times, and what lives of a call must fit into what a thread keeps; and
+a call that makes and frees several times what lives of it goes from hole to hole, where a slab serves at once.
 """
 
 import math
@@ -16,13 +19,20 @@ CALL_NS = 8.0        # entering and leaving a site's scope
 SURVIVOR_NS = 18.0   # a block that fades, over one that is freed
 GAINS = ((1, 0.3), (100, 0.6), (10_000, 2.4), (1_000_000, 15.0))  # live blocks: ns less for a block freed inside
 
+TURNS_GOOD = 2.0     # what a call allocates, over what lives at a time: up to here it is all bumping
+TURN_NS = 6.0        # beyond, holes must be looked for: more for a block
+KEPT_BYTES = 8 << 20 # of buffers, that a thread keeps for the next call (LIBREGION_BUFFER_CACHE)
+START_NS = 1e6       # finding and rewriting the sites
+
 FREED_MIN = 0.95         # less than that: the survivors cost more than the rest can gain
 BLOCKS_MIN = 8.0         # a call
+CALLS_MIN = 4            # of a function: only from the second one on is there memory to be used again
 SAMPLES_MIN = 30
 SHARE_MIN = 0.01
 NEARLY_AS_GOOD = 0.85    # an inner function that saves so much of the best is preferred
 LONG_BYTES = 1 << 20     # allocated in a call whose blocks ...
-LONG_TURNS = 64          # ... die so many times over before it returns
+LONG_TURNS = 4           # ... die so many times over before it returns
+NEAR_END = 0.25          # the share of samples by which calls are counted
 HARDLY = 0.005           # of the CPU time: a saving that is hardly worth it
 SITES_MAX = 4
 BUFFER_MOST_LOG2 = 22
@@ -41,10 +51,8 @@ class Candidate:
         self.lived_blocks = self.lived_bytes = 0.0  # that have outlived it
         self.inferred = 0.0                         # blocks whose fate isn't exact
         self.life_blocks = self.life_bytes = 0.0    # sums of weight times lifetime, in allocations and bytes of the thread
-        self.last_blocks = 0.0                      # estimate of calls: last blocks of calls
-        self.last_samples = 0
-        self.rest_bytes = self.rest_samples = 0.0
-        self.frames, self.ended, self.threads = set(), set(), set()
+        self.rests = []                             # of samples: bytes from behind their block to their call's end; size; weight
+        self.frames, self.ended, self.threads = Counter(), set(), set()
         self.depths = 0
         self.is_recursive = self.is_beginning = False
         self.calls, self.calls_basis = 0.0, "counted"
@@ -58,23 +66,15 @@ class Candidate:
         self.blocks += sample.weight
         self.bytes += size
         self.depths += frame.depth
-        self.frames.add(frame)
+        self.frames[frame] += 1
         self.threads.add((sample.thread, frame.thread))
         self.is_beginning |= is_beginning(frame)
         if frame.flags & UNHOOKED:
             self.inferred += sample.weight
         if frame.end:
             self.ended.add(frame)
-            self._add_rest(sample, frame)
+            self.rests.append((frame.end[1] - sample.bytes, sample.size, sample.weight))
         self._add_fate(sample, frame, size)
-
-    def _add_rest(self, sample, frame):
-        blocks, total = frame.end
-        if blocks == sample.blocks:
-            self.last_blocks += sample.weight
-            self.last_samples += 1
-        self.rest_bytes += total - sample.bytes
-        self.rest_samples += 1
 
     def _add_fate(self, sample, frame, size):
         free = sample.free
@@ -123,24 +123,40 @@ class Candidate:
     def depth(self):
         return self.depths / self.samples
 
+    @property
+    def turns(self):
+        return self.bytes_a_call / max(self.live_bytes, 1.0)
+
     def settle(self):
-        """Estimates how many calls there were."""
-        seen = len(self.frames)
-        rate = solve_rate(self.samples / seen)
-        self.calls = seen / -math.expm1(-rate) if rate > 0 else seen
-        if rate > 7:
-            self.calls = seen
-        elif rate < 3:
-            self.calls_basis = "estimated"
-            if self.last_samples >= 20:
-                self.calls = max(seen, self.last_blocks)
-            elif self.rest_samples and self.rest_bytes:
-                self.calls = max(seen, self.bytes / (2 * self.rest_bytes / self.rest_samples))
-        else:
-            self.calls_basis = "estimated"
-        survivors = self.blocks * (1 - self.freed_share)
-        self.saving_ns = (self.blocks - survivors) * gain_ns(self.live_blocks) \
+        """What there is to tell once all samples are known."""
+        self.calls, self.calls_basis = self._count_calls()
+        freed, survivors = self.blocks * self.freed_share, self.blocks * (1 - self.freed_share)
+        again = 1 - 1 / self.calls if self.live_bytes <= KEPT_BYTES else 0
+        turned = max(0.0, 1 - TURNS_GOOD / max(self.turns, 1e-9)) if self.bytes_a_call > LONG_BYTES else 0
+        self.saving_ns = freed * ((1 - turned) * again * gain_ns(self.live_blocks) - turned * TURN_NS) \
             - survivors * SURVIVOR_NS - self.calls * CALL_NS
+
+    def _count_calls(self):
+        """
+        Calls, and whether they were counted. They were if all have many samples. Else it is asked how many bytes were
+        allocated in the last w bytes of a call: w times the number of calls. That holds however often samples are taken.
+        """
+        seen, counts = len(self.frames), sorted(self.frames.values())
+        if counts[seen // 10] >= 5:
+            return seen, "counted"
+        width = self._near_end()
+        made = sum(weight * min(size, width - rest) for rest, size, weight in self.rests if rest < width)
+        return max(seen, made / width) if width else seen, "estimated"
+
+    def _near_end(self):
+        """Such that a share of the bytes was allocated so shortly before calls returned."""
+        wanted, width = NEAR_END * sum(size * weight for _, size, weight in self.rests), 0
+        for rest, size, weight in sorted(self.rests):
+            wanted -= size * weight
+            width = max(width, rest + size)
+            if wanted <= 0:
+                break
+        return width
 
 
 def is_beginning(frame):
@@ -151,18 +167,6 @@ def is_beginning(frame):
     while outer.outer and outer.function.module.startswith("libc.so"):
         outer = outer.outer
     return outer is not frame.outer and not outer.outer and outer.function.module == frame.function.module
-
-
-def solve_rate(mean):
-    """The rate of a Poisson distribution whose mean, where it isn't 0, is that."""
-    low, high = 0.0, mean
-    for _ in range(60):
-        rate = (low + high) / 2
-        if rate <= 1e-9 or rate / -math.expm1(-rate) < mean:
-            low = rate
-        else:
-            high = rate
-    return high
 
 
 def gain_ns(live):
@@ -255,7 +259,11 @@ class Analysis:
             return f"{percent(1 - c.freed_share)} of its blocks outlive it"
         if c.blocks_a_call < BLOCKS_MIN:
             return f"too few blocks a call: {c.blocks_a_call:.1f}"
-        if c.bytes_a_call > LONG_BYTES and c.bytes_a_call > LONG_TURNS * c.live_bytes:
+        if c.calls < CALLS_MIN:
+            return f"called too seldom: {c.calls:.0f} times, so there is little memory to be used again"
+        if c.live_bytes > KEPT_BYTES:
+            return f"too big for a scope: {size_text(c.live_bytes)} of a call live at a time, which is new memory each time"
+        if c.bytes_a_call > LONG_BYTES and c.turns > LONG_TURNS:
             return f"too long for a scope: only {size_text(c.live_bytes)} of what a call allocates live at a time"
         if c.saving_ns <= 0:
             return "would cost more than it saves"
@@ -310,6 +318,10 @@ class Analysis:
             return ""
         size = 1 << min(BUFFER_MOST_LOG2, math.ceil(math.log2(live / 4)))
         return f"/buffer_size={size >> 20}M" if size >= 1 << 20 else f"/buffer_size={size >> 10}k"
+
+    def is_worth_it(self, cpu_ns):
+        saving_ns = sum(c.saving_ns for c in self.chosen)
+        return saving_ns > START_NS and saving_ns > HARDLY * cpu_ns
 
     @property
     def line(self):

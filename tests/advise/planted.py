@@ -123,7 +123,17 @@ def adapts(program):
     check(got == 3 and first["function"] == "handle_request", f"the first line is about {first['function']}")
     # In half a second the distance is still growing: the last samples stand for most of the bytes, and are few.
     near(first["freed_share"], 0.7, 0.25, "the share freed")
+    near(first["calls"], 60000, 30000, "the number of calls")
     check(300 < advice["samples"] < 100000, f"there are {advice['samples']} samples")
+
+
+def seldom(program):
+    """Two calls leave nothing to gain, whatever they free."""
+    got, advice = advise_json("--mean=32", "--", program, "dies", "2")
+    check(got == 3 and advice["sites"] is None, f"status {got}: {advice['sites']}")
+    first = candidate(advice, "handle_request")
+    check(first["calls"] == 2 and first["freed_share"] == 1, f"{first['calls']} calls, freed {first['freed_share']}")
+    check("called too seldom: 2 times" in first["reason"], f"because {first['reason']}")
 
 
 def files(program):
@@ -177,4 +187,4 @@ def strings_of_profile(path):
 
 
 run_case({f.__name__: f for f in (dies, survives, tree, recursion, loop, threads, others, thrown, crash, forks, inferred,
-                                  adapts, files)})
+                                  adapts, seldom, files)})
