@@ -50,10 +50,18 @@ static void enter(struct region_object *region, struct extent extent)
 {
 	size_t len = object_len(region);
 
+	object_note_peak(region);
 	OBJECT_SET(region->at.cursor, extent.lo);
 	OBJECT_SET(region->origin, (uintptr_t)extent.lo - len);
 	region->limit = extent.hi;
 	publish_limit(region);
+}
+
+/* Makes the length so much more, while the cursor stays. */
+static void lengthen(struct region_object *region, size_t bytes)
+{
+	object_note_peak(region);
+	OBJECT_SET(region->origin, region->origin - bytes);
 }
 
 static char *align_up(char *p, size_t align)
@@ -232,7 +240,7 @@ static void *alloc_stray(struct region_object *region, size_t bytes, size_t alig
 		lock_acquire(object_lock());
 	*(void **)base = region->strays;
 	region->strays = base;
-	OBJECT_SET(region->origin, region->origin - bytes);
+	lengthen(region, bytes);
 	if (region->is_shared)
 		lock_release(object_lock());
 	return base + align;
@@ -300,7 +308,7 @@ static void *alloc_slow(struct region_object *region, size_t bytes, size_t align
 		return alloc_stray(region, bytes, align);
 	if (bytes > part && extent_bytes(old) >= part) {
 		char *lo = extent.lo, *p = take(&extent, bytes, align);
-		OBJECT_SET(region->origin, region->origin - (size_t)(extent.lo - lo));
+		lengthen(region, (size_t)(extent.lo - lo));
 		park(region, extent);
 		return p;
 	}
@@ -380,6 +388,7 @@ void extent_reset(struct region_object *region, size_t keep_bytes)
 	region->total_bytes += object_len(region);
 	region->gap_count = 0;
 	OBJECT_SET(region->peak_bytes, 0);
+	OBJECT_SET(region->at.high, NULL);
 	if (region->strays || region->held_bytes > keep_bytes || !region->buffers) {
 		leave(region, 0);
 		free_strays(region, NULL);

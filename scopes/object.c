@@ -176,7 +176,7 @@ struct region_object *object_make(const struct region_options *given, unsigned c
 		return NULL;
 	}
 	set_up(region, given ? *given : (struct region_options){0});
-	region->has_inline = cursor_version == REGION_CURSOR_VERSION;
+	region->has_inline = cursor_version - 1 < REGION_CURSOR_VERSION;
 	return region;
 }
 

@@ -121,10 +121,15 @@ static inline size_t within_held(const struct region_object *region)
 	                     : region->within.region.held_bytes + region->sealed_held_bytes;
 }
 
-/* The largest length of both halves since the last reset; it is noted before the length falls. */
+/*
+ * The largest length of both halves since the last reset. It is noted before the length falls, and before
+ * what it is reckoned from changes; the header, when it takes the cursor back, notes the place.
+ */
 static inline size_t object_peak(const struct region_object *region)
 {
-	size_t peak = OBJECT_GET(region->peak_bytes), len = object_len(region) + within_len(region);
+	char *cursor = OBJECT_GET(region->at.cursor), *high = OBJECT_GET(region->at.high);
+	size_t peak = OBJECT_GET(region->peak_bytes);
+	size_t len = (uintptr_t)(high > cursor ? high : cursor) - OBJECT_GET(region->origin) + within_len(region);
 
 	return peak > len ? peak : len;
 }
@@ -132,6 +137,7 @@ static inline size_t object_peak(const struct region_object *region)
 static inline void object_note_peak(struct region_object *region)
 {
 	OBJECT_SET(region->peak_bytes, object_peak(region));
+	OBJECT_SET(region->at.high, NULL);
 }
 
 /* object.c */

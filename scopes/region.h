@@ -30,6 +30,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #define REGION_VERSION_MAJOR 0
 #define REGION_VERSION_MINOR 1
@@ -239,6 +240,38 @@ static inline struct region_scope region_scope_begin_(struct region_scope *scope
 static inline void region_scope_end_(struct region_scope *scope)
 {
 	region_leave(scope);
+}
+#endif
+
+/*
+ * Tracked frees: REGION_AUTO(char *, text, 100); declares `char *const text` with 100 bytes of malloc(),
+ * which are freed, with their size told (free_sized), when the block that it stands in is left, in whichever
+ * way; NULL when memory is out. In Go's runtime.free the compiler does so. C only; C++ has destructors.
+ */
+#ifndef __cplusplus
+#define REGION_AUTO(type, name, bytes) \
+	const struct region_auto_ REGION_PASTE_(region_auto_, name) \
+		__attribute__((cleanup(region_auto_end_))) = region_auto_begin_(bytes); \
+	type const name = REGION_PASTE_(region_auto_, name).p
+
+struct region_auto_ {
+	void *p;
+	size_t bytes;
+};
+
+extern void free_sized(void *p, size_t bytes) __attribute__((weak)); /* C23, and libregion's */
+
+static inline struct region_auto_ region_auto_begin_(size_t bytes)
+{
+	return (struct region_auto_){malloc(bytes), bytes};
+}
+
+static inline void region_auto_end_(const struct region_auto_ *block)
+{
+	if (free_sized)
+		free_sized(block->p, block->bytes);
+	else
+		free(block->p);
 }
 #endif
 

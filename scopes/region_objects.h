@@ -49,17 +49,19 @@ extern "C" {
 #endif
 
 /*
- * The inlined half of a region, its first three words. Version 1 of the layout: a block is taken if the
- * sum of cursor and its size, rounded up to 16, is at most limit; the cursor is moved there. Everything
- * else is the library's: limit may be set to NULL at any time, by any thread. A library that doesn't know
- * the program's version leaves both NULL, and every allocation is a call.
+ * The inlined half of a region, its first words. Version 2 of the layout: a block is taken if the sum of
+ * cursor and its size, rounded up to 16, is at most limit; the cursor is moved there. It may be moved back to
+ * where the newest block begins, if high is made no less than it was. All else is the library's: limit may be
+ * set to NULL at any time, by any thread. A library that doesn't know the program's version leaves both NULL,
+ * and every allocation is a call. (Version 1 had no high.)
  */
-#define REGION_CURSOR_VERSION 1u
+#define REGION_CURSOR_VERSION 2u
 
 struct region_cursor {
 	char *cursor; /* where the next block begins: a multiple of 16 */
 	char *limit;  /* where the free extent ends */
 	uint64_t id;  /* of the region since it was last reset; no two are the same. 0: it has ended */
+	char *high;   /* how far the cursor has been, if further than it is; for region_peak() */
 };
 
 /*
@@ -314,14 +316,13 @@ static inline void region_text_init(struct region_text *text, region_t *region)
 }
 
 /*
- * Makes room for n bytes more, and no more than that, with the newest block's bump; 0: there is none. (Larger
- * steps were slower: when the next one is due can't be predicted.)
+ * Makes room for n bytes more, and some to spare, with the newest block's bump; 0: there is none. (Steps of
+ * one size were slower: when the next one is due can't be predicted.)
  */
 static inline int region_text_grow_(struct region_text *text, size_t n)
 {
 	struct region_cursor *at = (struct region_cursor *)text->region;
-	size_t capacity = (text->length + n + 15) & ~(size_t)15;
-
+	size_t least = text->length + n, capacity = (least + least / 4 + 79) & ~(size_t)15;
 	if (n - 1 >= (size_t)8 << 20 || text->data + text->capacity != at->cursor ||
 	    (uintptr_t)text->data + capacity > (uintptr_t)__atomic_load_n(&at->limit, __ATOMIC_RELAXED))
 		return 0;
@@ -340,7 +341,9 @@ static inline int region_text_write(struct region_text *text, const void *data, 
 		/* A copy, so that a text whose address isn't given away elsewhere can be kept in registers. */
 		struct region_text copy = *text;
 		int result = region_text_write_slow(&copy, data, n);
-		*text = copy;
+		text->data = copy.data;
+		text->length = copy.length;
+		text->capacity = copy.capacity;
 		return result;
 	}
 	memcpy(text->data + text->length, data, n);
@@ -364,8 +367,17 @@ REGION_API void region_text_cut(struct region_text *text, size_t length);
 /* Makes it empty, as region_array_free() does an array. */
 static inline void region_text_free(struct region_text *text)
 {
-	if (text->capacity && region_id_(text->region) == text->id)
-		region_realloc(text->region, text->data, text->capacity, 0);
+	struct region_cursor *at = (struct region_cursor *)text->region;
+	char *end = text->data + text->capacity;
+
+	if (text->capacity && region_id_(text->region) == text->id) {
+		if (end == at->cursor && end > at->high)
+			__atomic_store_n(&at->high, end, __ATOMIC_RELAXED);
+		if (end == at->cursor)
+			__atomic_store_n(&at->cursor, text->data, __ATOMIC_RELAXED);
+		else
+			region_realloc(text->region, text->data, text->capacity, 0);
+	}
 	region_text_init(text, text->region);
 }
 
@@ -558,38 +570,6 @@ struct region_slab_stats {
 };
 
 REGION_API void region_slab_stats_read(region_slabs_t *slabs, struct region_slab_stats *stats);
-
-/*
- * Tracked frees: REGION_AUTO(char *, text, 100); declares `char *const text` with 100 bytes of malloc(),
- * which are freed, with their size told (free_sized), when the block that it stands in is left, in whichever
- * way; NULL when memory is out. In Go's runtime.free the compiler does so. C only; C++ has destructors.
- */
-#ifndef __cplusplus
-#define REGION_AUTO(type, name, bytes) \
-	const struct region_auto_ REGION_PASTE_(region_auto_, name) \
-		__attribute__((cleanup(region_auto_end_))) = region_auto_begin_(bytes); \
-	type const name = REGION_PASTE_(region_auto_, name).p
-
-struct region_auto_ {
-	void *p;
-	size_t bytes;
-};
-
-extern void free_sized(void *p, size_t bytes) __attribute__((weak)); /* C23, and libregion's */
-
-static inline struct region_auto_ region_auto_begin_(size_t bytes)
-{
-	return (struct region_auto_){malloc(bytes), bytes};
-}
-
-static inline void region_auto_end_(const struct region_auto_ *block)
-{
-	if (free_sized)
-		free_sized(block->p, block->bytes);
-	else
-		free(block->p);
-}
-#endif
 
 #ifdef __cplusplus
 }

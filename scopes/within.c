@@ -99,6 +99,7 @@ static void show(struct region_object *region)
 
 void within_suspend(struct thread *thread, struct scope *scope)
 {
+	object_note_peak(object_of(scope));
 	put_aside(thread->heap, scope);
 	show(object_of(scope));
 	unlink_record(scope);

@@ -149,6 +149,39 @@ static void alone_a_text_leaves_nothing_behind(void)
 	region_destroy(region);
 }
 
+static void freed_texts_leave_their_memory_and_the_peak(void)
+{
+	region_t *region = a_region();
+	struct region_text text;
+	size_t len = region_len(region);
+	for (int round = 0; round < 3; round++) {
+		region_text_init(&text, region);
+		for (int i = 0; i < 1000; i++)
+			CHECK(region_text_write(&text, "0123456789", 10) == 0, "write %d", i);
+		size_t most = region_len(region);
+		CHECK(most >= len + 10000, "it counts: %zu", most);
+		region_text_free(&text);
+		CHECK(text.length == 0 && text.capacity == 0, "it is empty");
+		CHECK(region_len(region) == len, "nothing is left: %zu", region_len(region));
+		CHECK(region_peak(region) == most, "the peak stays: %zu, not %zu", region_peak(region), most);
+		block_of(region, 50000, 1);
+		len = region_len(region);
+		CHECK(region_peak(region) >= len && region_peak(region) >= most, "and grows: %zu",
+		      region_peak(region));
+		/* Beyond any buffer: the length grows where the cursor doesn't. */
+		region_text_write(&text, "0123456789", 10);
+		most = region_len(region);
+		region_text_free(&text);
+		block_of(region, 20 * MIB, 2);
+		CHECK(region_peak(region) == region_len(region), "no more than there was: %zu, not %zu",
+		      region_peak(region), region_len(region));
+		region_reset(region);
+		CHECK(region_peak(region) == 0, "none after a reset: %zu", region_peak(region));
+		len = 0;
+	}
+	region_destroy(region);
+}
+
 static void reads_give_what_was_written(void)
 {
 	region_t *region = a_region();
@@ -336,6 +369,7 @@ const struct probe_case probe_cases[] = {
 	CASE(arrays_too_large_fail_and_stay),
 	CASE(writes_add_up),
 	CASE(alone_a_text_leaves_nothing_behind),
+	CASE(freed_texts_leave_their_memory_and_the_peak),
 	CASE(reads_give_what_was_written),
 	CASE(cutting_makes_it_shorter),
 	CASE(text_too_large_fails_and_stays),
