@@ -25,6 +25,7 @@
 #include "slab.h"
 #include "sleep.h"
 #include "span.h"
+#include "track.h"
 #include "waiting.h"
 
 #endif

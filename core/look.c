@@ -5,31 +5,13 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
 
 #include "os.h"
+#include "pagemap.h"
 #include "range.h"
 #include "syscalls.h"
-
-/* PAGEMAP_SCAN, which headers of before Linux 6.7 don't have. */
-struct page_region {
-	uint64_t start, end, categories;
-};
-
-struct pagemap_scan {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
-#define PAGE_WRITTEN ((uint64_t)1 << 1) /* not write-protected by userfaultfd */
-#define PAGE_FILE ((uint64_t)1 << 2)
-#define PAGE_PRESENT ((uint64_t)1 << 3)
-#define PAGE_SWAPPED ((uint64_t)1 << 4) /* or another entry for what isn't present: a guard, a mark */
-#define PAGE_ZERO ((uint64_t)1 << 5)
-#define PAGE_GUARD ((uint64_t)1 << 8) /* since Linux 6.15 */
 
 /* An entry of /proc/self/pagemap. */
 #define ENTRY_PRESENT ((uint64_t)1 << 63)
@@ -91,6 +73,8 @@ struct reader {
 
 static int next_char(struct reader *reader)
 {
+	if (reader->has_ended)
+		return -1;
 	if (reader->at == reader->filled) {
 		long n = raw_call(SYS_read, reader->fd, look.windows->text, sizeof(look.windows->text));
 		if (n <= 0) {
@@ -139,6 +123,8 @@ static enum look_kind kind_of(const char *name)
 		return LOOK_KERNELS;
 	if (has_prefix(name, "/secretmem"))
 		return LOOK_SECRET;
+	if (has_prefix(name, "anon_inode:[io_") || has_prefix(name, "/[aio]"))
+		return LOOK_RING;
 	for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
 		if (has_prefix(name, memory[i]))
 			return LOOK_MEMORY;
@@ -240,6 +226,11 @@ bool look_close(void)
 	look.mapping_count = 0;
 	look.is_open = false;
 	return !look.relies_on_swap || !has_swap();
+}
+
+int look_pagemap(void)
+{
+	return look.pagemap;
 }
 
 size_t look_pages_asked(void)

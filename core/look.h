@@ -31,6 +31,7 @@ enum look_kind {
 	LOOK_ANY,
 	LOOK_KERNELS, /* [vdso] and its like: nothing of the process's */
 	LOOK_MEMORY,  /* a file that is only memory: memfd, shared anonymous, System V, /dev/shm */
+	LOOK_RING,    /* of io_uring or libaio, through which the kernel writes to pages that it has pinned */
 	LOOK_SECRET,  /* memfd_secret(): the kernel itself doesn't copy it, and nobody can make it shorter */
 };
 
@@ -53,6 +54,9 @@ bool look_mappings(look_mapping_fn *fn, void *arg);
 /* Around calls of look_pages. False: what it has said may be wrong: pages were swapped out meanwhile. */
 void look_open(void);
 bool look_close(void);
+
+/* The descriptor of /proc/thread-self/pagemap, from look_open() to look_close(); -1: it may not be opened. */
+int look_pagemap(void);
 
 /*
  * Calls fn for the pages from lo to hi, part of the mapping, that count. What lies at `at` is to be read from

@@ -30,6 +30,10 @@
 #define HOLES_MAX 1024
 #define COMMIT_BYTES ((size_t)1 << 20)
 
+/* What the table of slices says. */
+#define SLICE_IN_QUESTION 1u
+#define SLICE_OF_INTEREST 2u
+
 typedef uint64_t words __attribute__((vector_size(32), may_alias, aligned(1)));
 typedef uint64_t unaligned __attribute__((may_alias, aligned(1)));
 
@@ -39,13 +43,14 @@ struct extent {
 
 static struct mark {
 	struct marking {
-		uintptr_t lo, bytes;       /* of all buffers in question: every pointer to them lies within */
-		unsigned char *slices;     /* for each slice: 1 if its blocks are in question */
+		uintptr_t lo, bytes;       /* of all that is in question or of interest: pointers lie within */
+		unsigned char *slices;     /* for each slice: are its blocks in question, or of interest? */
 		unsigned char *bits;       /* for each granule: reached */
 		unsigned char *doubts;     /* and by nothing certain */
 		size_t slices_committed, bits_committed, doubts_committed, slices_reserved, bits_reserved;
 		size_t align;
 		size_t bytes_seen;
+		bool was_hit;              /* a word was of interest */
 		bool is_doubtful;          /* what is reached now, is by nothing certain */
 		const struct span *queue;  /* of long big blocks that were reached */
 		const struct span *slab;   /* what mark_words is looking at */
@@ -151,16 +156,32 @@ static size_t bits_bytes(const struct span *span)
 	return span_bytes(span) >> (GRANULE_SHIFT + BITS_SHIFT);
 }
 
-void mark_add(struct span *span)
+static void add_slices(struct marking *now, const struct span *span, unsigned char value)
 {
-	struct marking *now = mark.now;
 	uintptr_t lo = (uintptr_t)span->start, hi = (uintptr_t)span_end(span);
 	uintptr_t end = now->lo + now->bytes;
 
 	/* One past the end of the last block counts. */
 	now->lo = now->bytes && now->lo < lo ? now->lo : lo;
 	now->bytes = (end > hi + 1 ? end : hi + 1) - now->lo;
-	memset(now->slices + slice_of(span), 1, span->slices);
+	memset(now->slices + slice_of(span), value, span->slices);
+}
+
+void mark_add_interest(const struct span *span)
+{
+	add_slices(mark.now, span, SLICE_OF_INTEREST);
+}
+
+void mark_forget_interest(void)
+{
+	struct marking *now = mark.now;
+
+	memset(now->slices + ((now->lo - (uintptr_t)range.base) >> SLICE_SHIFT), 0, now->bytes >> SLICE_SHIFT);
+}
+
+void mark_add(struct span *span)
+{
+	add_slices(mark.now, span, SLICE_IN_QUESTION);
 	size_t bytes = span_kind(span) == SPAN_BIG ? sizeof(struct queued) : bits_bytes(span);
 	memset(bits_of(span), 0, bytes);
 	memset(bits_of(span) + (mark.now->doubts - mark.now->bits), 0, bytes);
@@ -168,7 +189,7 @@ void mark_add(struct span *span)
 
 bool mark_has(const struct span *span)
 {
-	return mark.now->slices[slice_of(span)];
+	return mark.now->slices[slice_of(span)] & SLICE_IN_QUESTION;
 }
 
 void mark_tables(uintptr_t *lo, uintptr_t *hi)
@@ -321,7 +342,7 @@ static void push_block(struct marking *now, const unsigned char *head, bool is_a
 /* Does a live block begin there? */
 static bool is_head(const struct marking *now, uintptr_t p)
 {
-	bool is_in_question = now->slices[(p - (uintptr_t)range.base) >> SLICE_SHIFT];
+	bool is_in_question = now->slices[(p - (uintptr_t)range.base) >> SLICE_SHIFT] & SLICE_IN_QUESTION;
 
 	return is_in_question && granule_is_live(granule_load(range_map_of((const void *)p)));
 }
@@ -330,7 +351,7 @@ static void reach(struct marking *now, uintptr_t p, uintptr_t at)
 {
 	size_t offset = p - (uintptr_t)range.base;
 
-	if (p - now->lo >= now->bytes - 1 || !now->slices[offset >> SLICE_SHIFT])
+	if (p - now->lo >= now->bytes - 1 || !(now->slices[offset >> SLICE_SHIFT] & SLICE_IN_QUESTION))
 		return;
 	const unsigned char *head = head_at(span_of((void *)p), (const char *)p);
 	if (!head || (granule_load(head) & GRANULE_FADED))
@@ -366,6 +387,7 @@ static void reach_from(struct marking *now, uint64_t word, uintptr_t at)
 		return;
 	if (now->slab && is_free(now->slab, at))
 		return;
+	now->was_hit = true;
 	reach(now, p, at + now->moved);
 	/* Who is told what points to a block isn't told of its neighbour's pointers. */
 	if (may_be_end && !(now->hook && is_head(now, p)))
@@ -447,16 +469,17 @@ static void follow(struct marking *now)
 	}
 }
 
-void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at)
+bool mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at)
 {
 	struct marking *now = mark.now;
+	bool was_hit = false;
 
 	lo = (lo + 7) & ~(uintptr_t)7;
 	hi &= ~(uintptr_t)7;
 	/* Who reads around holes gives pages between them. */
 	if (has_hole(now, lo, hi)) {
 		now->has_failed = true;
-		return;
+		return false;
 	}
 	for (uintptr_t step; lo < hi; lo = step) {
 		step = hi - lo > STEP_BYTES ? lo + STEP_BYTES : hi;
@@ -464,11 +487,14 @@ void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t a
 		now->moved = at - lo;
 		at += step - lo;
 		now->bytes_seen += step - lo;
+		now->was_hit = false;
 		scan_step(now, lo, step, hi);
+		was_hit |= now->was_hit;
 		now->slab = NULL;
 		now->moved = 0;
 		follow(now);
 	}
+	return was_hit;
 }
 
 bool mark_overflown(void)

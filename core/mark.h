@@ -31,10 +31,18 @@ bool mark_begin(size_t align);
 void mark_add(struct span *span);
 
 /*
- * Takes the words from lo to hi as known to be reachable. `slab`: they are blocks of it, of which the free
- * ones don't count; else NULL. `at`: where they lie, if this is a copy; else lo.
+ * A span that something may lie in which a later search is about: words that point into it are of interest.
+ * After the last mark_add(). mark_forget_interest() ends it, after the last mark_remove().
  */
-void mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at);
+void mark_add_interest(const struct span *span);
+void mark_forget_interest(void);
+
+/*
+ * Takes the words from lo to hi as known to be reachable. `slab`: they are blocks of it, of which the free
+ * ones don't count; else NULL. `at`: where they lie, if this is a copy; else lo. True: one of them points
+ * to what is in question, or of interest.
+ */
+bool mark_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at);
 
 /*
  * A big block that is too long to be read whole, or in which the program has protected pages. One that is

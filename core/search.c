@@ -18,6 +18,7 @@
 #include "buffer.h"
 #include "look.h"
 #include "os.h"
+#include "track.h"
 #include "waiting.h"
 
 /* What asking about a mapping costs, in bytes that could have been looked at meanwhile. */
@@ -41,7 +42,7 @@ struct extent {
 };
 
 /* What belongs to libregion: whole pages. And what isn't looked at of pages that don't. */
-enum { OWN_LANES, OWN_TABLES = LANE_COUNT, OWN_COUNT };
+enum { OWN_LANES, OWN_TABLES = LANE_COUNT, OWN_TRACKS, OWN_COUNT };
 enum { CUT_FRAMES, CUT_DOUBTFUL, CUT_COUNT };
 
 static struct state {
@@ -53,6 +54,9 @@ static struct state {
 	bool has_failed;
 	bool is_doubtful; /* it is the turn of what lies below stack pointers */
 	bool is_certain;  /* what is doubtful isn't asked for */
+	bool may_track;
+	bool is_tracked;  /* pages that are known to hold nothing aren't read */
+	size_t heap_bytes; /* of slabs, big blocks and bare buffers */
 } state;
 
 /* What isn't ours. */
@@ -118,6 +122,7 @@ static bool find_holes(const struct look_mapping *mapping, void *unused)
 	uintptr_t lo = (uintptr_t)range.base, hi = lo + (range.granules << GRANULE_SHIFT);
 
 	(void)unused;
+	state.may_track &= mapping->kind != LOOK_RING;
 	lo = mapping->lo > lo ? mapping->lo : lo;
 	hi = mapping->hi < hi ? mapping->hi : hi;
 	if (mapping->is_readable)
@@ -190,34 +195,72 @@ static void live_blocks(const unsigned char *at, const unsigned char *end, bool 
 	}
 }
 
+/* Words of the general heap, whole pages. */
+static void heap_words(uintptr_t lo, uintptr_t hi, const struct span *slab, uintptr_t at)
+{
+	if (!state.is_tracked) {
+		mark_words(lo, hi, slab, at);
+		return;
+	}
+	for (uintptr_t step; lo < hi; at += step - lo, lo = step) {
+		step = hi - lo > OS_PAGE ? lo + OS_PAGE : hi;
+		track_note(at, mark_words(lo, step, slab, at));
+	}
+}
+
 static void big_pages(uintptr_t lo, uintptr_t hi, uintptr_t at, void *unused)
 {
 	(void)unused;
-	mark_words(lo, hi, NULL, at);
+	heap_words(lo, hi, NULL, at);
 }
 
-/* All of it: how long the block is may be about to change. */
-static void look_at_big(const struct span *span)
+/* All of a big block, or what must be read of it: how long it is may be about to change. */
+static void big_words(const struct span *span, uintptr_t lo, uintptr_t hi)
 {
-	const struct look_mapping mapping = {
-		.lo = (uintptr_t)span->start,
-		.hi = (uintptr_t)big_end(span),
-		.is_readable = !mark_has_hole(span),
-	};
+	const struct look_mapping mapping = {.lo = lo, .hi = hi, .is_readable = !mark_has_hole(span)};
 
 	if (!mark_needs_care(span))
-		mark_words(mapping.lo, mapping.hi, NULL, mapping.lo);
-	else if (!look_pages(&mapping, mapping.lo, mapping.hi, big_pages, NULL))
+		heap_words(lo, hi, NULL, lo);
+	else if (!look_pages(&mapping, lo, hi, big_pages, NULL))
 		state.has_failed = true;
+}
+
+static void look_at_big(const struct span *span)
+{
+	uintptr_t lo = (uintptr_t)span->start, hi = (uintptr_t)big_end(span), end;
+
+	if (!state.is_tracked) {
+		big_words(span, lo, hi);
+		return;
+	}
+	for (; (lo = track_next(lo, hi)) < hi; lo = end) {
+		end = track_end_of(lo, hi);
+		big_words(span, lo, end);
+	}
+}
+
+/* Where a slab's blocks end that have been on its list. */
+static uintptr_t slab_hi(const struct span *slab)
+{
+	size_t blocks = __atomic_load_n(&slab->extended, __ATOMIC_RELAXED);
+
+	return (uintptr_t)slab->start + blocks * slab->block_bytes;
 }
 
 static void look_at_slab(const struct span *slab)
 {
-	size_t bytes = (size_t)__atomic_load_n(&slab->extended, __ATOMIC_RELAXED) * slab->block_bytes;
-	uintptr_t lo = (uintptr_t)slab->start;
+	uintptr_t lo = (uintptr_t)slab->start, hi = slab_hi(slab), end;
 
-	if (slab->block_bytes > 0)
-		mark_words(lo, lo + bytes, slab, lo);
+	if (slab->block_bytes == 0)
+		return;
+	if (!state.is_tracked) {
+		heap_words(lo, hi, slab, lo);
+		return;
+	}
+	for (; (lo = track_next(lo, hi)) < hi; lo = end) {
+		end = track_end_of(lo, hi);
+		heap_words(lo, end, slab, lo);
+	}
 }
 
 static void look_at_span(const struct span *span, void *unused)
@@ -259,8 +302,6 @@ static void look_at_span(const struct span *span, void *unused)
 	}
 }
 
-/* The search. */
-
 /* Big blocks that were freed since they wait are somebody else's, or nobody's. */
 static void for_bigs(void (*fn)(struct span *span))
 {
@@ -272,6 +313,69 @@ static void for_bigs(void (*fn)(struct span *span))
 			fn(span);
 	}
 }
+
+/* Write tracking. */
+
+/* What may be in question one day, and what may be known. */
+static void prepare_span(const struct span *span, void *unused)
+{
+	(void)unused;
+	switch (span_kind(span)) {
+	case SPAN_SLAB:
+		if (span->block_bytes > 0)
+			track_want((uintptr_t)span->start, slab_hi(span));
+		break;
+	case SPAN_BIG:
+		if (mark_has(span))
+			break;
+		if (__atomic_load_n(&span->serial, __ATOMIC_RELAXED) != 0)
+			mark_add_interest(span);
+		track_want((uintptr_t)span->start, (uintptr_t)big_end(span));
+		break;
+	case SPAN_BARE:
+		track_want((uintptr_t)span->start, (uintptr_t)span_end(span));
+		break;
+	case SPAN_BUFFER:
+	case SPAN_WAITING:
+	case SPAN_QUARANTINED:
+		if (!mark_has(span))
+			mark_add_interest(span);
+		break;
+	case SPAN_NONE:
+	case SPAN_RETIRED:
+	case SPAN_SPARE:
+	case SPAN_NULL:
+	case SPAN_FREE_CLEAN:
+	case SPAN_FREE_DIRTY:
+		break;
+	}
+}
+
+static void add_bytes(const struct span *span, void *unused)
+{
+	enum span_kind kind = span_kind(span);
+
+	(void)unused;
+	if (kind == SPAN_SLAB || kind == SPAN_BIG || kind == SPAN_BARE)
+		state.heap_bytes += span_bytes(span);
+}
+
+static void begin_tracking(void)
+{
+	state.heap_bytes = 0;
+	if (!state.may_track) {
+		if (!state.is_certain)
+			track_stop();
+		return;
+	}
+	span_for_each_locked(add_bytes, NULL);
+	if (!track_begin(look_pagemap(), state.heap_bytes))
+		return;
+	span_for_each_locked(prepare_span, NULL);
+	state.is_tracked = track_protect(look_pagemap());
+}
+
+/* The search. */
 
 static void follow_big(struct span *span)
 {
@@ -334,6 +438,7 @@ static void set_cuts(void)
 		state.own[OWN_LANES + i].hi = (uintptr_t)lane->base + lane->reserved_bytes;
 	}
 	mark_tables(&state.own[OWN_TABLES].lo, &state.own[OWN_TABLES].hi);
+	track_table(&state.own[OWN_TRACKS].lo, &state.own[OWN_TRACKS].hi);
 	state.cuts[CUT_FRAMES].hi = state.own_sp;
 }
 
@@ -348,7 +453,10 @@ static __attribute__((noinline)) void clear_left_over(void)
 
 static bool look_at_all(struct span *list)
 {
-	if (!look_mappings(find_holes, NULL) || !look_mappings(look_at, NULL))
+	if (!look_mappings(find_holes, NULL))
+		return false;
+	begin_tracking();
+	if (!look_mappings(look_at, NULL))
 		return false;
 	state.mapping = NULL;
 	look_at_threads();
@@ -367,11 +475,14 @@ static bool look_at_all(struct span *list)
 
 static bool look_everywhere(struct span *list)
 {
-	state.has_failed = state.is_doubtful = false;
+	state.has_failed = state.is_doubtful = state.is_tracked = false;
 	set_cuts();
 	look_open();
 	bool is_done = look_at_all(list);
-	return look_close() && is_done;
+	is_done = look_close() && is_done;
+	if (state.is_tracked)
+		track_end(is_done);
+	return is_done;
 }
 
 /*
@@ -418,10 +529,12 @@ static struct search search(struct span *list, int signal, size_t align)
 	for (struct span *span = list; span; span = span->next)
 		mark_remove(span);
 	for_bigs(mark_remove);
+	if (state.is_tracked)
+		mark_forget_interest();
 	lock_release(span_pool_lock());
 	world_go_on();
 	result.bytes = mark_bytes() + state.mappings * MAPPING_BYTES + state.strays * STRAY_BYTES +
-	               look_pages_asked() * PAGE_BYTES;
+	               look_pages_asked() * PAGE_BYTES + (state.is_tracked ? track_bytes() : 0);
 	return result;
 }
 
@@ -432,6 +545,8 @@ struct search waiting_search(struct span *list, uintptr_t sp, int signal, size_t
 
 	state.own_sp = sp;
 	state.mappings = state.strays = 0;
+	/* Words at any place may lie across two pages. */
+	state.may_track = !state.is_certain && align == sizeof(void *);
 	if (!look_start() || !mark_start())
 		return result;
 	/* A handler of the program's that ran here might wait for a thread that stands still. */

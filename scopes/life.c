@@ -44,6 +44,7 @@ static bool start(void)
 	harden_start((unsigned)options.harden);
 	span_pool_set_decay_ms((uint32_t)options.decay_ms);
 	buffer_set_cache_bytes(options.cache_bytes);
+	track_set_mode((enum track_mode)options.track_writes);
 	policy_start();
 	stats_start();
 	heap_set_birth_hook(scopes_thread_begin);
@@ -177,6 +178,7 @@ void scopes_shrink(void)
 	/* A search that is under way keeps its tables. */
 	if (lock_try(reach_lock())) {
 		mark_forget();
+		track_forget();
 		lock_release(reach_lock());
 	}
 	range_shrink(os_reservable_bytes(own));

@@ -40,6 +40,8 @@
 	  "reachable: number of the signal that stops other threads during a search") \
 	X(pointer_align, "POINTER_ALIGN", CHOICE, 0, 0, 0, "8 4 2 1", \
 	  "reachable: pointers lie at multiples of so many bytes") \
+	X(track_writes, "TRACK_WRITES", CHOICE, 0, 0, 0, "auto 0 1", \
+	  "reachable: a search reads only pages of the heap written since the last one; auto: where it pays") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \

@@ -29,6 +29,7 @@ static struct reach {
 	uint32_t rest_ms;      /* the last rest; 0: none since a search went well */
 	uint32_t failures;     /* in a row */
 	bool has_reported;
+	enum track_state told; /* what LIBREGION_VERBOSE has said of write tracking */
 } reach;
 
 struct lock *reach_lock(void)
@@ -105,6 +106,22 @@ static void count_search(struct region_stats *stats, const struct search *result
 	stats_max(&stats->longest_pause_ns, result->pause_ns);
 }
 
+/* For LIBREGION_VERBOSE: what searches read. */
+static void tell_tracking(void)
+{
+	static const char *const states[] = {
+		[TRACK_IS_OFF] = "all memory, each time",
+		[TRACK_IS_ON] = "of the heap only pages that were written since the last one (PAGEMAP_SCAN)",
+		[TRACK_IS_DENIED] = "all memory, each time: the kernel doesn't allow to track writes (userfaultfd)",
+	};
+	enum track_state state = track_state();
+
+	if (!options.verbose || state == reach.told)
+		return;
+	reach.told = state;
+	report("fade policy \"reachable\": searches read %s", states[state]);
+}
+
 /* The lock is held. */
 static void search(struct thread *thread, struct counters *counters, uintptr_t sp)
 {
@@ -115,6 +132,7 @@ static void search(struct thread *thread, struct counters *counters, uintptr_t s
 		return;
 	struct search result = waiting_search(list, sp, (int)options.stop_signal, 8u >> options.pointer_align);
 	count_search(&counters->stats, &result);
+	tell_tracking();
 	if (result.is_done) {
 		note_success(&result);
 	} else if (note_failure(&result)) {
