@@ -28,6 +28,7 @@
 #include "core/core.h"
 
 #define PADDING_ALIGN 16u
+#define FEW_BYTES ((size_t)64 << 10) /* from the first site of a text to its last */
 #define BODY_BYTES 256u /* a short jump to the entry can't come from further away */
 
 /* Reasons. */
@@ -262,11 +263,9 @@ static inline void scan_at(struct pass *pass, const unsigned char *at)
 		note_target(pass, target, (uintptr_t)at);
 }
 
-/* e8, e9 and 0f, sixteen bytes at a time. */
-static void scan(struct pass *pass)
+/* e8, e9 and 0f, from `at` on, sixteen bytes at a time. */
+static void scan_opcodes(struct pass *pass, const unsigned char *at, const unsigned char *end)
 {
-	const unsigned char *at = (const unsigned char *)pass->text->lo;
-	const unsigned char *end = (const unsigned char *)pass->text->hi - 6;
 	const __m128i even = _mm_set1_epi8((char)0xfe), call = _mm_set1_epi8((char)0xe8);
 	const __m128i prefix = _mm_set1_epi8(0x0f);
 
@@ -280,6 +279,47 @@ static void scan(struct pass *pass)
 	for (; at < end; at++)
 		if ((*at & 0xfe) == 0xe8 || *at == 0x0f)
 			scan_at(pass, at);
+}
+
+/*
+ * Which of the sixteen displacements at `at`, one at each byte, lead to where something might be overwritten?
+ * `shift` makes a displacement at the first of every four bytes, to behind its four bytes, the distance from
+ * pass->lo, as the least of signed numbers.
+ */
+static inline bool may_lead_there(const unsigned char *at, __m128i shift, __m128i limit)
+{
+	__m128i hits = _mm_setzero_si128();
+
+	for (int i = 0; i < 4; i++) {
+		__m128i distances = _mm_loadu_si128((const __m128i *)(at + i));
+		__m128i places = _mm_add_epi32(distances, _mm_add_epi32(shift, _mm_set1_epi32(i)));
+		hits = _mm_or_si128(hits, _mm_cmplt_epi32(places, limit));
+	}
+	return _mm_movemask_epi8(hits) != 0;
+}
+
+/*
+ * For few sites nearly no displacement leads there, so that is asked first: there is no branch to mispredict
+ * at each call of a text. The opcode of a displacement is one or two bytes before it.
+ */
+static void scan(struct pass *pass)
+{
+	const unsigned char *at = (const unsigned char *)pass->text->lo;
+	const unsigned char *end = (const unsigned char *)pass->text->hi - 6;
+	const __m128i limit = _mm_set1_epi32((int)(uint32_t)((pass->hi - pass->lo) + 0x80000000u));
+
+	if (pass->hi - pass->lo > FEW_BYTES || end - at < 32) {
+		scan_opcodes(pass, at, end);
+		return;
+	}
+	scan_opcodes(pass, at, at + 1);
+	for (; at + 32 <= end; at += 16) {
+		uint32_t first = (uint32_t)((uintptr_t)at + 2 + 4 - pass->lo) + 0x80000000u;
+		__m128i shift = _mm_add_epi32(_mm_set1_epi32((int)first), _mm_set_epi32(12, 8, 4, 0));
+		if (__builtin_expect(may_lead_there(at + 2, shift, limit), 0))
+			scan_opcodes(pass, at, at + 17);
+	}
+	scan_opcodes(pass, at, end);
 }
 
 /* Padding. */

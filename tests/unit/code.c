@@ -134,6 +134,32 @@ Test(code, a_long_jump_from_anywhere_in_the_text_is_seen)
 		}
 }
 
+Test(code, a_long_jump_is_seen_at_each_place_of_the_text)
+{
+	static const char plain[] = "\x55\x48\x89\xe5\x48\x83\xec\x10\xc9\xc3";
+	static const unsigned char operations[][2] = {{0xe8}, {0xe9}, {0x0f, 0x8f}};
+	struct text text;
+
+	begin_text(&text);
+	add_function(&text, plain, sizeof(plain) - 1, 0);
+	for (size_t i = 0; i < 2 * (TEXT_BYTES - 6); i++) {
+		size_t place = i / 2, behind = i % 2 ? 2 : 20;
+		const unsigned char *operation = operations[place % COUNT_OF(operations)];
+		unsigned prefix = operation[1] != 0;
+		char *from = text.bytes + place, *at = text.bytes + (place < 2000 ? 3000 : 1000);
+		struct code_plan plan = {.at = (uintptr_t)at, .bytes = 10};
+
+		memset(text.bytes, 0xf4, TEXT_BYTES);
+		memcpy(at, plain, sizeof(plain) - 1);
+		int32_t distance = (int32_t)(at + behind - (from + 5 + prefix));
+		memcpy(from, operation, 1 + prefix);
+		memcpy(from + 1 + prefix, &distance, sizeof(distance));
+		code_plan(&text.module, &plan, 1, each_function, &text);
+		require(plan.way == (behind == 2 ? CODE_REFUSED : CODE_ENTRY), "%02x at %zu: %d", operation[0],
+		        place, plan.way);
+	}
+}
+
 Test(code, padding_is_given_to_one_only)
 {
 	/* Both need the seven bytes between them. */
