@@ -201,6 +201,9 @@ def print_line(analysis, cpu_s):
     print()
     if not analysis.chosen:
         print("No function makes a good site: the reasons are in the table.")
+        if analysis.to_try:
+            print(f"One that leaves next to nothing behind, if you want to measure it all the same:\n\n"
+                  f"LIBREGION_SITES='{analysis.to_try}'")
         return
     total = sum(c.saving_ns for c in analysis.chosen) / 1e9
     print(f"LIBREGION_SITES='{analysis.line}'")
@@ -236,7 +239,8 @@ def as_json(analysis, rows, ran, cpu_s, files):
         "program": analysis.runs[0].program, "processes": [r.process for r in analysis.runs], "ran": ran,
         "cpu_s": cpu_s, "samples": analysis.samples, "stackless_share": share(analysis.stackless, analysis.samples),
         "allocations": analysis.blocks, "bytes": analysis.bytes, "unhooked_frames": sum(r.unhooked for r in analysis.runs),
-        "sites": analysis.line or None, "is_worth_it": analysis.is_worth_it(cpu_s * 1e9), "candidates": candidates, "files": list(files),
+        "sites": analysis.line or None, "site_to_try": None if analysis.line else analysis.to_try,
+        "is_worth_it": analysis.is_worth_it(cpu_s * 1e9), "candidates": candidates, "files": list(files),
     }
 
 

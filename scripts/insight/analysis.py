@@ -311,6 +311,15 @@ class Analysis:
 
     # What comes of it.
 
+    @property
+    def to_try(self):
+        """Where nothing is proposed: the site that is at least clean, for whoever wants to measure; or None."""
+        for c in self.ranked:
+            is_site = c.ended and not c.is_beginning and not c.function.refusal and not c.reason.startswith("it is the whole")
+            if is_site and c.samples >= SAMPLES_MIN and c.freed_share >= FREED_MIN and c.blocks_a_call >= BLOCKS_MIN:
+                return c.function.site + self.options_of(c)
+        return None
+
     def options_of(self, c):
         """The buffer size for a site: what lives of a call at a time should fit into a few buffers."""
         live = min(c.bytes_a_call, c.live_bytes)

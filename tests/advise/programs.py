@@ -32,6 +32,7 @@ def make_input():
 
 COMMANDS = {
     "xmllint": ["xmllint", "--xpath", "count(//b[starts-with(., 'x1')])", "rows.xml"],
+    "xmllint_noout": ["xmllint", "--noout", "rows.xml"],
     "xsltproc": ["xsltproc", "sort.xsl", "rows.xml"],
     "jq": ["jq", "-c", "map({id: .name, t: (.tags | sort | join(\",\"))}) | length", "rows.json"],
     "sqlite3": ["sqlite3", ":memory:", SQL],
@@ -43,6 +44,8 @@ COMMANDS = {
     "git": ["git", "--version"],
     "g++": ["g++", "--version"],
 }
+# They are known to have a function that leaves next to nothing behind.
+PASTED = ("xmllint", "xmllint_noout", "jq", "sqlite3", "python3")
 
 
 def output_of(words, environment):
@@ -63,9 +66,11 @@ def try_program(name):
     check(any(file.endswith(".advise") for file in os.listdir(".")), "nothing was sampled")
     status, advice = advise_json("--", *words)
     check(status in (0, 3) and advice["samples"] > 0, f"status {status}, {advice['samples']} samples")
-    if status == 0:
-        with_sites = output_of(words, preloaded(LIBREGION_SITES=advice["sites"]))
-        check(with_sites[:2] == plain[:2], f"with LIBREGION_SITES={advice['sites']}: {with_sites}")
+    line = advice["sites"] or advice["site_to_try"]
+    check(line or name not in PASTED, "there is no line to paste")
+    if line:
+        with_sites = output_of(words, preloaded(LIBREGION_SITES=line))
+        check(with_sites[:2] == plain[:2], f"with LIBREGION_SITES={line}: {with_sites}")
         check("plain calls" not in with_sites[2], f"refused: {with_sites[2]}")
 
 
