@@ -44,6 +44,7 @@ static struct heaps {
 	struct heap *shared; /* for threads past their end */
 	struct heap *orphanage;
 	uint32_t bare_frees;   /* of blocks of others, by threads without a heap */
+	uint32_t trims;        /* calls of heap_trim() */
 	uint64_t idle_classes; /* a bit for each class that idle heaps may have a slab of */
 } heaps;
 
@@ -157,6 +158,7 @@ struct heap *heap_make(void)
 	if (!heap)
 		return NULL;
 	heap_set_inline(heap, harden_inline_granules());
+	heap->trims = __atomic_load_n(&heaps.trims, __ATOMIC_RELAXED);
 	heap_tls = heap;
 	if (heaps.birth_hook)
 		heaps.birth_hook(heap);
@@ -213,17 +215,33 @@ static void trim_idle(struct heap *heap)
 	}
 }
 
+static __attribute__((cold, noinline)) void trim_own(struct heap *heap, uint32_t trims)
+{
+	heap->trims = trims;
+	big_drop_spares(heap);
+	harden_flush(heap);
+	remote_flush(heap);
+	remote_drain(heap, false);
+	slab_trim(heap, true);
+}
+
+/* Nobody but a thread may touch its slabs, and what it is at just now can't be told: so it is left a note. */
+void heap_follow_trims(struct heap *heap)
+{
+	uint32_t trims = __atomic_load_n(&heaps.trims, __ATOMIC_RELAXED);
+
+	if (__builtin_expect(heap->trims != trims, 0) && heap == heap_tls) {
+		trim_own(heap, trims);
+		span_pool_decay(true);
+	}
+}
+
 void heap_trim(void)
 {
-	struct heap *own = heap_tls;
+	uint32_t trims = __atomic_add_fetch(&heaps.trims, 1, __ATOMIC_RELAXED);
 
-	if (own->state == HEAP_LIVE) {
-		big_drop_spares(own);
-		harden_flush(own);
-		remote_flush(own);
-		remote_drain(own, false);
-		slab_trim(own, true);
-	}
+	if (heap_tls->state == HEAP_LIVE)
+		trim_own(heap_tls, trims);
 	lock_acquire(&heaps.lock);
 	for (struct heap *heap = heaps.shells; heap; heap = heap->next_idle)
 		trim_idle(heap);

@@ -89,6 +89,7 @@ struct heap {
 	struct outbox outboxes[HEAP_OUTBOXES];
 	size_t collected_bytes;           /* in bundles and outboxes */
 	struct quarantine *quarantine;    /* see harden.h */
+	uint32_t trims;                   /* heap_trim()s by any thread that this one has followed */
 	struct heap *next_heap;           /* all heaps */
 	struct heap *next_idle;
 
@@ -128,8 +129,14 @@ struct heap *heap_make(void);
 /* Ends the calling thread's heap: the thread has only heap_dead from here on. */
 void heap_retire(void);
 
-/* Gives back what is free in slabs: of the calling thread's heap, and of those that are idle. */
+/*
+ * Gives back what is free in slabs: of the calling thread's heap, and of those that are idle. Other threads
+ * do the same with theirs when they next need a slab that has room.
+ */
 void heap_trim(void);
+
+/* Does it for the calling thread's heap, if another thread has asked for it since. */
+void heap_follow_trims(struct heap *heap);
 
 /* All heaps ever made, for statistics: in no order, through next_heap. */
 struct heap *heap_all(void);

@@ -340,6 +340,7 @@ static struct span *slab_with_room(struct heap *heap, unsigned class)
 void *slab_alloc(struct heap *heap, unsigned class)
 {
 	heap->fresh_block = NULL;
+	heap_follow_trims(heap);
 	remote_drain(heap, false);
 	struct span *slab = slab_with_room(heap, class);
 	if (!slab)

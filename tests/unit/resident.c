@@ -251,3 +251,55 @@ Test(resident, calloc_of_a_block_that_somebody_had_is_zero)
 		}
 	}
 }
+
+/* A trim by another thread. */
+
+static void *trim(void *arg)
+{
+	heap_trim();
+	return arg;
+}
+
+/* A slab of CLASS_BYTES with one block in use, and a spare. */
+static struct span *leave_holes(struct heap *heap)
+{
+	void *blocks[IN_A_SLAB], *big = big_alloc(heap, 3 * SLICE_BYTES, SLICE_BYTES);
+
+	for (size_t i = 0; i < IN_A_SLAB; i++)
+		blocks[i] = slab_alloc(heap, class_of(CLASS_BYTES));
+	for (size_t i = 1; i < IN_A_SLAB; i++)
+		heap_free(blocks[i], "free");
+	heap_free(big, "free");
+	require(slab_pages(span_of(blocks[0])) == SLICE_BYTES / OS_PAGE, "all of it is resident");
+	require(heap->big_spare_bytes == 3 * SLICE_BYTES, "%zu", heap->big_spare_bytes);
+	return span_of(blocks[0]);
+}
+
+Test(resident, a_trim_by_another_thread_is_followed_when_a_slab_is_needed)
+{
+	struct heap *heap = heap_start(64 * MIB);
+	struct span *slab = leave_holes(heap);
+
+	run_thread(trim, NULL);
+	require(slab_pages(slab) == SLICE_BYTES / OS_PAGE, "it doesn't touch what is this thread's");
+	slab_alloc(heap, class_of(32));
+	require(slab_pages(slab) == 1, "%zu pages", slab_pages(slab));
+	require(heap->big_spare_bytes == 0, "%zu", heap->big_spare_bytes);
+	require(span_pool_totals().dirty_bytes == 0, "%zu", span_pool_totals().dirty_bytes);
+}
+
+Test(resident, a_trim_is_followed_once_and_not_by_those_who_begin_later)
+{
+	core_start(64 * MIB);
+	/* Memory that was used before: for want of it spares are let go. */
+	span_free(span_alloc(16, 1, SPAN_BIG), false);
+	run_thread(trim, NULL);
+	struct heap *heap = heap_make();
+
+	for (unsigned class = 0; class < 3; class++) {
+		heap_free(big_alloc(heap, 3 * SLICE_BYTES, SLICE_BYTES), "free");
+		slab_alloc(heap, class);
+		require(heap->big_spare_bytes > 0, "class %u", class);
+		heap_trim();
+	}
+}
