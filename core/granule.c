@@ -303,8 +303,8 @@ bool granule_any_freed(const unsigned char *from, size_t bytes)
 	return any(v < 0);
 }
 
-/* Adds up the bytes of a vector of counts, in pairs of lanes. */
-static inline __attribute__((always_inline)) words pairs_of(vector counts)
+/* Adds up a vector of counts, without sign since they go beyond 127, in pairs of lanes. */
+static inline __attribute__((always_inline)) words pairs_of(lanes counts)
 {
 	const uint64_t even = 0x00ff00ff00ff00ffu;
 	words w = (words)counts;
@@ -322,7 +322,7 @@ static inline __attribute__((always_inline)) size_t sum_of_pairs(words pairs)
 	return (uint32_t)folded + (folded >> 32);
 }
 
-static inline __attribute__((always_inline)) size_t sum(vector counts)
+static inline __attribute__((always_inline)) size_t sum(lanes counts)
 {
 	return sum_of_pairs(pairs_of(counts));
 }
@@ -337,11 +337,11 @@ survey(const unsigned char *from, const unsigned char *end)
 	struct gaps gaps = {.at = from, .next = from, .end = end};
 
 	while (gaps.next < end) {
-		vector blocks = {0};
+		lanes blocks = {0};
 		for (unsigned i = 0; i < COUNT_VECTORS && gaps.next < end; i++) {
 			size_t granules;
 			vector live = next_gap(&gaps, &granules);
-			blocks -= live;
+			blocks -= (lanes)live;
 			room.granules += any(live) && granules >= GRANULE_ROOM_LEAST ? granules : 0;
 		}
 		room.live += sum(blocks);
@@ -368,13 +368,14 @@ struct granule_room granule_survey(const unsigned char *from, const unsigned cha
 }
 
 struct tally {
-	vector heads, live;
+	lanes heads;
+	vector live;
 };
 
 static inline __attribute__((always_inline)) struct tally tally(struct tally tally, vector v)
 {
 	/* A true lane of a comparison is -1. */
-	tally.heads -= (vector)((lanes)v + (lanes)v) > 0;
+	tally.heads -= (lanes)((vector)((lanes)v + (lanes)v) > 0);
 	tally.live |= v > 0;
 	return tally;
 }
@@ -455,7 +456,7 @@ static inline __attribute__((always_inline)) const unsigned char *
 tally_live(struct live_tally *tally, const unsigned char *from, const unsigned char *end,
            size_t *long_granules)
 {
-	vector heads = {0}, sizes = {0}, freed = {0};
+	lanes heads = {0}, sizes = {0}, freed = {0};
 
 	for (unsigned i = 0; i < SIZE_VECTORS && from < end; i++) {
 		size_t left = (size_t)(end - from), bytes = left < VECTOR_BYTES ? left : VECTOR_BYTES;
@@ -463,9 +464,9 @@ tally_live(struct live_tally *tally, const unsigned char *from, const unsigned c
 		vector fresh = (vector)((lanes)v + (lanes)v) > 0, live = (v > 0) & fresh;
 		vector is_long = live & (v == (signed char)GRANULE_LONG);
 
-		heads -= live;
-		freed -= fresh & ~live;
-		sizes += v & live & ~is_long;
+		heads -= (lanes)live;
+		freed -= (lanes)(fresh & ~live);
+		sizes += (lanes)(v & live & ~is_long);
 		tally->faded |= (v > 0) & ~live;
 		if (__builtin_expect(any(is_long), 0))
 			*long_granules += add_long(from, bytes);
