@@ -52,6 +52,7 @@ command sqlite3 sqlite3
 command perl perl
 command git git
 command gdb gdb
+command google-pprof google-perftools
 command xsltproc xsltproc
 command nginx nginx
 command node nodejs
