@@ -99,6 +99,8 @@ struct heap {
 	uint64_t sample_blocks;  /* allocations so far */
 	uint64_t sample_bytes;   /* and their bytes, when sample_left was set last */
 
+	void *watched;           /* upper_top, while the layer above wants to see allocations (HEAP_WATCHED) */
+
 	/* A line of its own: the only member that other threads write. */
 	struct free_block *inbox __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
@@ -233,10 +235,29 @@ static inline __attribute__((always_inline)) void *slab_pop(struct span *slab)
  */
 #define HEAP_SAMPLED ((size_t)1)
 
+/*
+ * What the layer above keeps for `upper_top` while it wants to see who allocates in it, and calls
+ * heap_set_inline() with to come back to it: the slow path is taken, and asks heap_is_watched().
+ */
+#define HEAP_WATCHED ((size_t)2)
+
 static inline void heap_set_inline(struct heap *heap, size_t granules)
 {
 	heap->inline_granules = granules & HEAP_DIRECT_GRANULES;
 	heap->bump_granules = granules ? 0 : GRANULE_SHORT_MAX;
+}
+
+/* Makes `upper_top` watched; the current region still serves blocks to that size inline. */
+static inline void heap_set_watched(struct heap *heap, void *upper_top, size_t granules)
+{
+	heap->watched = upper_top;
+	heap->inline_granules = 0;
+	heap->bump_granules = granules;
+}
+
+static inline bool heap_is_watched(const struct heap *heap)
+{
+	return heap->watched && heap->watched == heap->upper_top;
 }
 
 /* Are allocations sampled, and this one isn't due? */
@@ -414,6 +435,14 @@ static inline bool heap_free_long(struct heap *heap, void *p, size_t least)
 	}
 	__atomic_store_n(head, (unsigned char)(GRANULE_LONG | GRANULE_FREED), __ATOMIC_RELEASE);
 	return true;
+}
+
+/* What a watched heap's inlined free leaves, though it is as simple. */
+static inline bool heap_free_watched(struct heap *heap, void *p)
+{
+	size_t granule = range_granule_at(p);
+
+	return granule < HOT_LOAD(range.granules) && heap_free_in_buffer(heap, p, granule, 0);
 }
 
 /* The common free outside scopes: of a block of the thread's own slab. `least`: as above, in bytes. */

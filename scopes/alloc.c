@@ -10,6 +10,7 @@
 
 #include "advise.h"
 #include "check.h"
+#include "learn.h"
 #include "scopes.h"
 #include "slot.h"
 
@@ -120,11 +121,13 @@ static void resume(struct heap *heap, struct scope *scope)
 }
 
 /* A block in the region of an open scope, which need not be the top one. */
-static void *alloc_in(struct thread *thread, struct scope *scope, size_t size)
+static void *alloc_in(struct thread *thread, struct scope *scope, size_t size, uintptr_t caller)
 {
 	struct heap *heap = thread->heap;
 	struct scope *top = scope_top(heap);
 
+	if (scope == top && scope->learn)
+		return scopes_alloc_watched(size, caller);
 	if (scope == top)
 		return region_serve(thread, size, GRANULE_BYTES);
 	suspend(heap, top);
@@ -176,7 +179,7 @@ static bool resize_in_place(struct heap *heap, unsigned char *head, char *p, siz
 }
 
 static void *realloc_in_region(struct thread *thread, struct scope *scope, unsigned char *head, char *p,
-                               size_t size)
+                               size_t size, uintptr_t caller)
 {
 	size_t old_bytes = granule_size(head) << GRANULE_SHIFT;
 	size_t bytes = (size + !size + GRANULE_BYTES - 1) & ~(GRANULE_BYTES - 1);
@@ -186,7 +189,7 @@ static void *realloc_in_region(struct thread *thread, struct scope *scope, unsig
 	if (bytes >> GRANULE_SHIFT <= GRANULE_MAX &&
 	    resize_in_place(thread->heap, head, p, old_bytes, bytes))
 		return p;
-	return replace(alloc_in(thread, scope, size), p, old_bytes, size);
+	return replace(alloc_in(thread, scope, size, caller), p, old_bytes, size);
 }
 
 static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
@@ -209,7 +212,7 @@ static void *realloc_on_heap(void *p, size_t old_bytes, size_t size)
 	return replace(alloc_general(scope_thread(heap_self()), size, GRANULE_BYTES), p, old_bytes, size);
 }
 
-void *scopes_realloc(void *p, size_t size)
+void *scopes_realloc(void *p, size_t size, uintptr_t caller)
 {
 	struct thread *thread = scope_thread(heap_self());
 	size_t old_bytes = heap_block_bytes(p, "realloc");
@@ -218,7 +221,8 @@ void *scopes_realloc(void *p, size_t size)
 	if (old_bytes == 0 && !null_has(p))
 		return NULL;
 	struct scope *scope = thread ? scope_of(thread, p, &head) : NULL;
-	void *q = scope ? realloc_in_region(thread, scope, head, p, size) : realloc_on_heap(p, old_bytes, size);
+	void *q = scope ? realloc_in_region(thread, scope, head, p, size, caller)
+	                : realloc_on_heap(p, old_bytes, size);
 	if (check_is_on() && q != p)
 		check_note(q);
 	return q;

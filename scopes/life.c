@@ -6,6 +6,7 @@
 #include "counted.h"
 #include "finding.h"
 #include "guard.h"
+#include "learn.h"
 #include "object.h"
 #include "pool.h"
 #include "scopes.h"
@@ -50,6 +51,7 @@ static bool start(void)
 	heap_set_birth_hook(scopes_thread_begin);
 	heap_set_pressure_hook(under_pressure);
 	check_start();
+	learn_start();
 	return true;
 }
 
@@ -209,6 +211,7 @@ bool scopes_before_fork(bool may_wait)
 	lock_fork_begins(may_wait);
 	lock_before_fork(advise_lock());
 	lock_before_fork(reach_lock());
+	lock_before_fork(learn_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_before_fork(counted_lock(i));
 	lock_before_fork(pool_lock());
@@ -232,6 +235,7 @@ void scopes_after_fork_in_parent(void)
 	lock_after_fork_in_parent(pool_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_parent(counted_lock(i));
+	lock_after_fork_in_parent(learn_lock());
 	lock_after_fork_in_parent(reach_lock());
 	lock_after_fork_in_parent(advise_lock());
 	lock_fork_is_done();
@@ -251,6 +255,8 @@ void scopes_after_fork_in_child(void)
 	lock_after_fork_in_child(pool_lock());
 	for (unsigned i = 0; i < COUNTED_LOCKS; i++)
 		lock_after_fork_in_child(counted_lock(i));
+	lock_after_fork_in_child(learn_lock());
+	learn_after_fork_in_child();
 	lock_after_fork_in_child(reach_lock());
 	lock_after_fork_in_child(advise_lock());
 	lock_fork_is_done();

@@ -42,6 +42,12 @@
 	  "reachable: pointers lie at multiples of so many bytes") \
 	X(track_writes, "TRACK_WRITES", CHOICE, 0, 0, 0, "auto 0 1", \
 	  "reachable: a search reads only pages of the heap written since the last one; auto: where it pays") \
+	X(learn, "LEARN", COUNT, 20, 0, 100, "", \
+	  "percentage of a call site's blocks that fade from which the general heap serves it; 0: never") \
+	X(learn_off, "LEARN_OFF", COUNT, 50, 0, 100, "", \
+	  "percentage of a scope's blocks or bytes that fade from which it is switched off; 0: never") \
+	X(learn_after, "LEARN_AFTER", COUNT, 16, 1, 65536, "", \
+	  "calls of a scope that have left blocks before it is watched to learn from it") \
 	X(heap_range_bytes, "HEAP_RANGE", SIZE, (uint64_t)1 << 40, 16 << 20, (uint64_t)1 << 40, "", \
 	  "address space to reserve, rounded down to a power of two") \
 	X(decay_ms, "DECAY", COUNT, 1000, 0, 3600000, "", \

@@ -14,7 +14,7 @@
  */
 #include <setjmp.h>
 
-#include "scope.h"
+#include "learn.h"
 #include "scopes.h"
 #include "trace.h"
 
@@ -139,6 +139,8 @@ static void search(struct thread *thread, struct counters *counters, uintptr_t s
 		waiting_put_back(list);
 		return;
 	}
+	if (result.is_done)
+		learn_searched();
 	for (struct span *span = list, *next; span; span = next) {
 		next = span->next;
 		struct counters *of_name = stats_of(thread, span->wait_name);

@@ -172,7 +172,9 @@ REGION_API const char *region_name_of(const void *p);
 	X(peak_bytes, "bytes", "most bytes of buffers a scope held at once") \
 	X(buffers_made, "buffers", "buffers taken from the heap range") \
 	X(buffers_reused, "buffers", "buffers taken from the thread's cache") \
-	X(buffers_partial, "buffers", "buffers with survivors taken up again for their holes")
+	X(buffers_partial, "buffers", "buffers with survivors taken up again for their holes") \
+	X(heap_learned, "blocks", "served by the general heap: blocks of their call site outlive the scope") \
+	X(scopes_off, "calls", "plain calls: the scope is switched off because most of it outlives it")
 
 struct region_stats {
 #define REGION_STATS_MEMBER(member, unit, help) uint64_t member;

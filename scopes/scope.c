@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "check.h"
+#include "learn.h"
 #include "scope.h"
 #include "scope_fast.h"
 #include "scopes.h"
@@ -92,8 +93,12 @@ static struct scope *next_record(uintptr_t sp, const struct region_options *give
 
 /* Where nothing is ready yet, or frames have been abandoned. */
 static __attribute__((cold, noinline)) struct scope *
-enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
+enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given, const void *called)
 {
+	struct learn_scope *known = learning.is_active ? learn_find(learn_key(given, called)) : NULL;
+
+	if (known && learn_is_off(known, scope_thread(heap_self())))
+		return NULL;
 	struct scope *scope = next_record(sp, given);
 
 	if (!scope || !scope_is_own_stack(scope->thread, sp))
@@ -105,24 +110,27 @@ enter_slow(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 	scope_count_entry(scope);
 	if (check_is_on())
 		check_opened(scope);
+	if (known)
+		learn_opened(scope, known);
 	return scope;
 }
 
 /*
  * Opens a scope whose frame is `frame`, called with stack pointer `sp`. NULL: this is not a place for a
- * scope (no heap, another stack, out of memory), and the call goes on without one.
+ * scope (no heap, another stack, out of memory, switched off), and the call goes on without one. `called`:
+ * the function that is called in it, or NULL.
  */
 static inline __attribute__((always_inline)) struct scope *
-enter(uintptr_t sp, uintptr_t frame, const struct region_options *given)
+enter(uintptr_t sp, uintptr_t frame, const struct region_options *given, const void *called)
 {
 	struct scope *scope = scope_enter_fast(heap_self(), sp, frame, given);
 
-	return __builtin_expect(scope != NULL, 1) ? scope : enter_slow(sp, frame, given);
+	return __builtin_expect(scope != NULL, 1) ? scope : enter_slow(sp, frame, given, called);
 }
 
 struct scope *scope_enter_with(uintptr_t sp, uintptr_t frame, const struct region_options *given)
 {
-	return enter(sp, frame, given);
+	return enter(sp, frame, given, NULL);
 }
 
 /* Closing. */
@@ -149,13 +157,14 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 
 	scope->serial = 0;
 	thread->left_frame = scope->frame;
-	thread->left_call = scope->is_call;
+	thread->left_call = scope->called != NULL;
 	/* From here on it isn't abandoned any more: what the calls allocate must not end it again. */
 	scope->frame = UINTPTR_MAX;
 	run_exit_calls(thread, scope);
 	if (scope->is_lasting) {
 		within_suspend(thread, scope);
 	} else if (is_open) {
+		learn_closing(thread, scope);
 		region_close(thread, &scope->region, is_certain);
 		region_prepare(thread, &scope->region, scope->region.policy);
 	} else if (scope->region.buffers && !scope->region.buffers->had_keeps) {
@@ -166,10 +175,12 @@ static __attribute__((noinline)) void close_top(struct thread *thread, bool is_c
 		scope->ready = NULL;
 	}
 	scope->inline_granules = 0;
-	scope->must_close = false;
+	scope->must_close = scope->had_calls = false;
 	scope_pop(thread->heap, scope);
 	if (is_open)
 		scope_trace_exit(scope);
+	if (is_open && learning.is_on)
+		learn_closed(thread, scope);
 	if (check_is_on())
 		check_closed(thread, scope);
 }
@@ -261,7 +272,7 @@ int scope_personality(int version, int actions, uint64_t class, void *exception,
 	/* On another stack no call of ours has opened a scope. */
 	if (!scope_is_own_stack(thread, scope_here()))
 		return CONTINUE_UNWIND;
-	while (scope != &thread->base && !scope->is_call)
+	while (scope != &thread->base && !scope->called)
 		scope = scope->outer;
 	if (scope == &thread->base)
 		return CONTINUE_UNWIND;
@@ -282,7 +293,7 @@ call_in_scope(struct scope *scope, void (*fn)(void *), void *arg)
 		fn(arg);
 		return;
 	}
-	scope->is_call = true;
+	scope->called = (const void *)(uintptr_t)fn;
 	fn(arg);
 	leave(scope);
 }
@@ -292,7 +303,7 @@ void region_do(void (*fn)(void *), void *arg)
 	uintptr_t frame = scope_here();
 
 	SCOPE_UNWIND_THROUGH;
-	call_in_scope(enter(frame, frame, NULL), fn, arg);
+	call_in_scope(enter(frame, frame, NULL, (const void *)(uintptr_t)fn), fn, arg);
 }
 
 void region_do_with(const struct region_options *given, void (*fn)(void *), void *arg)
@@ -300,7 +311,7 @@ void region_do_with(const struct region_options *given, void (*fn)(void *), void
 	uintptr_t frame = scope_here();
 
 	SCOPE_UNWIND_THROUGH;
-	call_in_scope(enter(frame, frame, given), fn, arg);
+	call_in_scope(enter(frame, frame, given, (const void *)(uintptr_t)fn), fn, arg);
 }
 
 void region_ignore(void (*fn)(void *), void *arg)
@@ -336,11 +347,11 @@ void region_enter_with(struct region_scope *handle, const struct region_options 
 	/* Asked with sp first: whose answer is kept is the stack's. */
 	bool is_on_stack = outer && at >= sp && scope_is_own_stack(outer->thread, sp) &&
 	                   scope_is_own_stack(outer->thread, at);
-	struct scope *scope = enter(sp, is_on_stack ? at : UINTPTR_MAX, given);
+	struct scope *scope = enter(sp, is_on_stack ? at : UINTPTR_MAX, given, NULL);
 
 	*handle = (struct region_scope){.record = scope};
 	if (scope) {
-		scope->is_call = false;
+		scope->called = NULL;
 		handle->serial = scope->serial = ++scope->thread->last_serial;
 	}
 }
@@ -382,7 +393,7 @@ int region_on_exit(void (*fn)(void *), void *arg)
 	}
 	*call = (struct exit_call){.fn = fn, .arg = arg, .next = scope->calls};
 	scope->calls = call;
-	scope->must_close = true;
+	scope->must_close = scope->had_calls = true;
 	return 0;
 }
 

@@ -64,7 +64,9 @@ struct scope {
 	size_t inline_granules;      /* of the heap while this scope is the top one */
 	const struct policy *ready;  /* what the record was last made ready for; NULL: nothing yet */
 	const struct region_options *ready_for; /* of a site: constant options that it is ready for; or NULL */
-	bool is_call;                /* opened by region_do and its like: an unwinder passes its frame */
+	const void *called;          /* the function that region_do and its like call: an unwinder passes it */
+	struct learn_scope *learn;   /* while its allocations are watched (learn.h), or NULL */
+	bool had_calls;              /* region_on_exit() was called in it, since it was opened */
 	bool must_close;             /* more has happened than its first buffer's cursor tells */
 	bool is_lasting;             /* its region outlives it: see object.h */
 	uint64_t serial;             /* of this use of the record by a handle; 0: none */
@@ -108,6 +110,9 @@ struct thread {
 	struct slot *free_slots;
 	struct slot *watch_slots; /* slot_watch.c: of frames that are watched, and those not in use */
 	struct slot *watch_free;
+	struct scope *sampled;    /* learn.h: the open scope whose blocks are noted, or NULL */
+	struct learn_sample *samples;
+	uint32_t sample_count, sample_skip;
 	struct advise_thread *sampler; /* advise.h; NULL: nothing of this thread has been counted */
 	struct scope *moving;     /* empty, and just being made the top one, or the one around it */
 	bool has_slots;           /* open, ready or free */
@@ -130,7 +135,7 @@ static inline struct scope *scope_top(const struct heap *heap)
 
 static inline bool scope_is_open(const struct scope *scope)
 {
-	return scope && scope->inline_granules == 0;
+	return scope && (scope->inline_granules & ~HEAP_WATCHED) == 0;
 }
 
 /* The thread's record, or NULL likewise. */
@@ -141,6 +146,9 @@ static inline struct thread *scope_thread(struct heap *heap)
 
 extern struct policies {
 	struct policy by_default; /* what the environment says; constant after start */
+	struct policy nobody;     /* that no record is ready for */
+	/* What records are ready for that need no closer look: the former, or the latter (learn.h). Atomic. */
+	const struct policy *quick;
 } policies __attribute__((visibility("hidden")));
 
 /* policy.c: what given options ask for: over the process's default, and LIBREGION_FADE over both. */

@@ -70,10 +70,17 @@ void *scopes_alloc(size_t size, size_t align);
 void *scopes_alloc_outside(struct heap *heap, unsigned class);
 
 /*
- * Makes the block at p, which isn't NULL, `size` bytes long, in its region if it belongs to an open one of
- * this thread, else on the general heap. NULL: out of memory, or p was reported as no block.
+ * The same for the call site that `caller` is the return address of, where the heap is watched: from
+ * wherever its blocks are best placed.
  */
-void *scopes_realloc(void *p, size_t size);
+void *scopes_alloc_watched(size_t size, uintptr_t caller);
+
+/*
+ * Makes the block at p, which isn't NULL, `size` bytes long, in its region if it belongs to an open one of
+ * this thread, else on the general heap. NULL: out of memory, or p was reported as no block. `caller`: the
+ * return address.
+ */
+void *scopes_realloc(void *p, size_t size, uintptr_t caller);
 
 /* The bytes that the block at p has; 0 for NULL and for what was reported as no block. */
 size_t scopes_usable_size(const void *p, const char *call);

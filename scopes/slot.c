@@ -239,7 +239,7 @@ static bool open_slot(struct thread *thread, struct site_entry *site, struct slo
 		return false;
 	struct slot *slot = thread->free_slots;
 	thread->free_slots = slot->next;
-	scope->is_call = false;
+	scope->called = NULL;
 	scope->serial = (uintptr_t)slot;
 	/* Its options are constant: next time that is all to be compared. */
 	scope->ready_for = site->options;

@@ -14,7 +14,7 @@
  * entering has nothing to save there, and leaving nothing to load. Values that were stored a moment ago by
  * the last call are compared with and not passed on: else each call would wait for the one before it.
  * A record that is ready for a site's options was a site's when it was last used, and has closed since: so
- * `is_call` and `must_close` are false.
+ * `called` and `must_close` are NULL and false.
  *
  * A signal may arrive before each instruction, and its handler may call sites, or longjmp out of here. So the
  * order of stores matters, and is that of scope_push() and scope_pop() with more care:

@@ -74,7 +74,8 @@ static void push(struct thread *thread, struct region_object *region, uintptr_t 
 	link_record(outer, scope);
 	__atomic_store_n(&scope->thread, thread, __ATOMIC_RELAXED);
 	scope->frame = frame < outer->frame ? frame : outer->frame;
-	scope->is_call = scope->must_close = true;
+	scope->called = scope; /* by region_within() */
+	scope->must_close = true;
 	scope->region.counters = counters_in(region, thread);
 	stats_add(&scope->region.counters->stats.scopes_entered, 1);
 	TRACE_2(enter, scope->region.name, scope);

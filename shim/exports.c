@@ -92,16 +92,20 @@ EXPORTED(struct mallinfo, mallinfo, void)
 	};
 }
 
-/* C++: new and new[] are one function, and so is every kind of delete. */
+/* C++: new and new[] are one function, and so is every kind of delete. They jump to their slow halves. */
 
-static void *new_slow(size_t size)
+static __attribute__((noinline)) void *new_slow(size_t size)
 {
-	return cxx_new_slow(size, GRANULE_BYTES, true);
+	void *p = shim_alloc_watched(size, CALLER);
+
+	return p ? p : cxx_new_slow(size, GRANULE_BYTES, true);
 }
 
-static void *new_nothrow_slow(size_t size)
+static __attribute__((noinline)) void *new_nothrow_slow(size_t size)
 {
-	return cxx_new_slow(size, GRANULE_BYTES, false);
+	void *p = shim_alloc_watched(size, CALLER);
+
+	return p ? p : cxx_new_slow(size, GRANULE_BYTES, false);
 }
 
 #define NEW(name) \

@@ -10,10 +10,18 @@
 #include "core/core.h"
 #include "shim.h"
 
-/* The slow halves, in shim.c. They set errno. */
+/*
+ * The slow halves, in shim.c. They set errno. `caller` is the address that the program's call returns to.
+ * The first one takes its own for that: who calls it does so last, by a jump.
+ */
 void *shim_malloc_slow(size_t size);
+void *shim_malloc_slow_for(size_t size, uintptr_t caller);
+void *shim_alloc_watched(size_t size, uintptr_t caller); /* NULL: the heap isn't watched, or out of memory */
 void shim_free_slow(void *p);
 void shim_free_sized_slow(void *p, size_t size);
+
+/* Where the function that it stands in returns to. */
+#define CALLER ((uintptr_t)__builtin_return_address(0))
 
 static inline __attribute__((always_inline)) void *malloc_fast(size_t size)
 {

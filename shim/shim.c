@@ -23,6 +23,13 @@ static void *alloc_slow(size_t size, size_t align)
 	return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
 }
 
+static inline void *alloc_watched(size_t size, uintptr_t caller)
+{
+	void *p = scopes_alloc_watched(size, caller);
+
+	return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
+}
+
 /* Where allocations are sampled, and this one isn't due to be. */
 static __attribute__((noinline)) void *alloc_skipped(struct heap *heap, size_t size)
 {
@@ -45,13 +52,15 @@ static inline void *alloc_of_class(struct heap *heap, unsigned class)
 	return p || class >= CLASS_COUNT ? p : scopes_alloc_outside(heap, class);
 }
 
-__attribute__((noinline)) void *shim_malloc_slow(size_t size)
+static inline __attribute__((always_inline)) void *malloc_slow(size_t size, uintptr_t caller)
 {
 	struct heap *heap = heap_self();
 	void *p = NULL;
 
 	if (heap->inline_granules == HEAP_DIRECT_GRANULES)
 		p = size - 1 < CLASS_MAX_BYTES ? alloc_of_class(heap, class_of(size)) : big_take_spare(heap, size);
+	else if (heap_is_watched(heap))
+		return alloc_watched(size, caller);
 	else if (heap_may_skip(heap, size))
 		p = alloc_skipped(heap, size);
 	else if (harden_is_on() && heap->bump_granules == 0 && heap->state == HEAP_LIVE)
@@ -59,9 +68,37 @@ __attribute__((noinline)) void *shim_malloc_slow(size_t size)
 	return p ? p : alloc_slow(size, GRANULE_BYTES);
 }
 
+__attribute__((noinline)) void *shim_malloc_slow(size_t size)
+{
+	return malloc_slow(size, CALLER);
+}
+
+__attribute__((noinline)) void *shim_malloc_slow_for(size_t size, uintptr_t caller)
+{
+	return malloc_slow(size, caller);
+}
+
+/* For who calls it in the middle of something. */
+static inline __attribute__((always_inline)) void *malloc_slow_here(size_t size)
+{
+	return shim_malloc_slow_for(size, CALLER);
+}
+
+static inline __attribute__((always_inline)) void *malloc_here(size_t size)
+{
+	return heap_alloc_inline(heap_self(), size, malloc_slow_here);
+}
+
+__attribute__((noinline)) void *shim_alloc_watched(size_t size, uintptr_t caller)
+{
+	return heap_is_watched(heap_self()) ? scopes_alloc_watched(size, caller) : NULL;
+}
+
 __attribute__((noinline)) void shim_free_slow(void *p)
 {
-	if (!heap_free_long(heap_self(), p, 0))
+	struct heap *heap = heap_self();
+
+	if (!(heap_is_watched(heap) ? heap_free_watched(heap, p) : heap_free_long(heap, p, 0)))
 		heap_free(p, "free");
 }
 
@@ -84,10 +121,10 @@ void shim_free(void *p)
 #define ASK_MIN_BYTES ((size_t)1 << 10)
 
 /* What reads as zero isn't written to, so that only what the program needs gets pages. */
-static __attribute__((noinline)) void *calloc_long(size_t bytes)
+static __attribute__((noinline)) void *calloc_long(size_t bytes, uintptr_t caller)
 {
 	heap_forget_fresh(heap_self());
-	void *p = malloc_fast(bytes);
+	void *p = heap_is_watched(heap_self()) ? shim_malloc_slow_for(bytes, caller) : malloc_fast(bytes);
 
 	if (!p)
 		return NULL;
@@ -107,8 +144,8 @@ void *shim_calloc(size_t count, size_t size)
 	if (__builtin_mul_overflow(count, size, &total))
 		return out_of_memory();
 	if (total > ASK_MIN_BYTES)
-		return calloc_long(total);
-	void *p = malloc_fast(total);
+		return calloc_long(total, CALLER);
+	void *p = malloc_here(total);
 	return __builtin_expect(p != NULL, 1) ? memset(p, 0, total) : NULL;
 }
 
@@ -120,7 +157,7 @@ void *shim_realloc(void *p, size_t size)
 		free_fast(p);
 		return NULL;
 	}
-	void *q = scopes_realloc(p, size);
+	void *q = scopes_realloc(p, size, CALLER);
 	return q ? q : out_of_memory();
 }
 

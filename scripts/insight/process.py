@@ -127,7 +127,7 @@ class Process:
         depth = 0
         scope = self.word(heap + self.layout.heap_top)
         while scope and scope != base and depth < 1000:
-            if self.word(scope + self.layout.scope_inline) == 0:
+            if self.word(scope + self.layout.scope_inline) in (0, 2):  # 2: watched
                 yield self.name(self.word(scope + self.layout.scope_name))
             scope = self.word(scope + self.layout.scope_outer)
             depth += 1

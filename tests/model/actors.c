@@ -175,7 +175,7 @@ static struct world *world_new(const struct program *program, struct report *rep
 	world->report = report;
 	world->forced_fade = fade_of_environment();
 	world->regions_decline = getenv("LIBREGION_LIMIT") || getenv("LIBREGION_MAX_BLOCK") ||
-	                         getenv("LIBREGION_HEAP_RANGE");
+	                         getenv("LIBREGION_HEAP_RANGE") || getenv("LIBREGION_LEARN_AFTER");
 	world->is_hardened = getenv("LIBREGION_HARDEN");
 	world->counts_reclaimed = getenv("LIBREGION_STATS");
 	shadow_init(&world->shadow, report);

@@ -381,7 +381,7 @@ void world_check_stats(struct world *world)
 	if (world->counts_reclaimed)
 		CHECK_TOTAL(world, stats, blocks_reclaimed);
 	unsigned long long declined = stats.heap_too_big + stats.heap_over_limit + stats.heap_no_buffer +
-	                              stats.heap_hardened + stats.heap_other_stack;
+	                              stats.heap_hardened + stats.heap_other_stack + stats.heap_learned;
 	REPORT_CHECK(world->report, declined == world->expected.blocks_declined,
 	             "statistics: heap_too_big and so on sum to %llu instead of %llu", declined,
 	             (unsigned long long)world->expected.blocks_declined);

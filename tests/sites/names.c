@@ -182,8 +182,9 @@ const struct site_case site_cases[] = {
 	{"a_name_of_its_own", nest_two, "outer_site/name=request", "request=10"},
 	{"fade_none_reclaims", garbage_is_reclaimed, "leaves_garbage/fade=none",
      "leaves_garbage=20000"},
+	/* It would be switched off. */
 	{"a_limit_hands_over", leave_garbage, "leaves_garbage/limit_bytes=64k/buffer_size=64k",
-     "leaves_garbage=20000"},
+     "leaves_garbage=20000", {0}, "LIBREGION_LEARN=0"},
 	{"sites_from_a_file",
      call_by_name,
      NULL,

@@ -316,6 +316,7 @@ Test(region, one_survivor_a_scope_costs_no_buffer_a_scope)
 	size_t going_on = 0;
 
 	setenv("LIBREGION_FADE", "unfreed", 1);
+	setenv("LIBREGION_LEARN", "0", 1);
 	struct heap *heap = scopes_begin();
 	for (size_t i = 0; i < COUNT_OF(survivors); i++) {
 		region_enter(&scope);
