@@ -32,8 +32,8 @@ class Live(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def start(self, *words, stats="all.json", **variables):
-        """The program under the library, its statistics in a file of that name."""
-        options = {f"LIBREGION_{name.upper()}": str(value) for name, value in variables.items()}
+        """The program under the library, its statistics in a file of that name. Its scopes leave most of their blocks."""
+        options = {"LIBREGION_LEARN": "0"} | {f"LIBREGION_{name.upper()}": str(value) for name, value in variables.items()}
         if stats:
             options["LIBREGION_STATS"] = str(self.folder / stats)
         process = subprocess.Popen([LIVE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

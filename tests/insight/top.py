@@ -14,8 +14,8 @@ LIVE = program("live")
 
 class Top(unittest.TestCase):
     def start(self, *words, path=LIVE, library=LIBRARY, **variables):
-        """The program, ready to be looked at."""
-        preload = {"LD_PRELOAD": library} if library else {}
+        """The program, ready to be looked at. Its scopes leave most of their blocks, and stay scopes all the same."""
+        preload = {"LD_PRELOAD": library, "LIBREGION_LEARN": "0"} if library else {}
         process = subprocess.Popen([path, *words], stdout=subprocess.PIPE, text=True,
                                    env=environment(**preload, **variables))
         self.addCleanup(process.stdout.close)
