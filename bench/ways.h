@@ -80,23 +80,27 @@ WAY_INLINE void do_extent(void (*fn)(void *), void *arg)
 	region_do(fn, arg);
 }
 
+/*
+ * No names: each function that is called is a scope of its own, and what libregion learns of one (that its
+ * blocks fade, say) changes nothing for the others.
+ */
 WAY_INLINE void reachable_extent(void (*fn)(void *), void *arg)
 {
-	static const struct region_options options = { .name = "reachable", .fade = REGION_FADE_REACHABLE };
+	static const struct region_options options = { .fade = REGION_FADE_REACHABLE };
 
 	region_do_with(&options, fn, arg);
 }
 
 WAY_INLINE void unfreed_extent(void (*fn)(void *), void *arg)
 {
-	static const struct region_options options = { .name = "unfreed", .fade = REGION_FADE_UNFREED };
+	static const struct region_options options = { .fade = REGION_FADE_UNFREED };
 
 	region_do_with(&options, fn, arg);
 }
 
 WAY_INLINE void none_extent(void (*fn)(void *), void *arg)
 {
-	static const struct region_options options = { .name = "none", .fade = REGION_FADE_NONE };
+	static const struct region_options options = { .fade = REGION_FADE_NONE };
 
 	region_do_with(&options, fn, arg);
 }
