@@ -21,9 +21,14 @@ static void set_asleep(struct span *slab, uint32_t count, uint64_t pages)
 /* How many blocks ahead of the one that is looked at are asked for. */
 #define CENSUS_AHEAD 12
 
-/* Free blocks that touch each page. */
+/*
+ * Free blocks that touch each page, and which blocks are on the list, by their numbers. Who makes the list
+ * anew goes by these bits: other threads mark blocks that they free at any time, and a look at the marks
+ * after the census would take one for listed that is still on its way here.
+ */
 struct census {
 	uint16_t free[64];
+	uint64_t listed[64 * OS_PAGE / GRANULE_BYTES / 64];
 };
 
 static void count_block(struct census *census, const struct span *slab, size_t offset)
@@ -54,13 +59,14 @@ static bool take_census(struct census *census, const struct span *slab)
 {
 	uint32_t free_count = slab->extended - slab_used(slab), listed = 0;
 
-	for (size_t at = 0; at < extended_bytes(slab); at += slab->block_bytes) {
+	for (size_t at = 0, number = 0; at < extended_bytes(slab); at += slab->block_bytes, number++) {
 		/* What is looked at here was freed long ago; and what lies behind the slab does no harm. */
 		__builtin_prefetch(slab->start + at + CENSUS_AHEAD * slab->block_bytes);
-		if (is_listed(slab, at))
-			listed++;
-		else if (!(slab->asleep_pages & bit_of(at)))
+		bool has_mark = is_listed(slab, at);
+		if (!has_mark && !(slab->asleep_pages & bit_of(at)))
 			continue;
+		census->listed[number / 64] |= (uint64_t)has_mark << number % 64;
+		listed += has_mark;
 		count_block(census, slab, at);
 	}
 	return listed + slab->asleep == free_count;
@@ -81,13 +87,13 @@ static uint64_t free_pages(const struct census *census, const struct span *slab)
 }
 
 /* Makes the list anew, in the order of addresses, without the blocks that begin on these pages; how many. */
-static uint32_t unlist(struct span *slab, uint64_t pages)
+static uint32_t unlist(const struct census *census, struct span *slab, uint64_t pages)
 {
 	struct free_block **link = &slab->free;
 	uint32_t count = 0;
 
-	for (size_t at = 0; at < extended_bytes(slab); at += slab->block_bytes) {
-		if (!is_listed(slab, at))
+	for (size_t at = 0, number = 0; at < extended_bytes(slab); at += slab->block_bytes, number++) {
+		if (!(census->listed[number / 64] >> number % 64 & 1))
 			continue;
 		if (pages & bit_of(at)) {
 			count++;
@@ -176,7 +182,7 @@ size_t sleep_gather(struct sleep_batch *batch, struct span *slab, bool single)
 	if (pages == 0)
 		return 0;
 	size_t bytes = batch->count + MOST_EXTENTS > BATCH_MAX ? sleep_give_back(batch) : 0;
-	set_asleep(slab, slab->asleep + unlist(slab, pages), slab->asleep_pages | pages);
+	set_asleep(slab, slab->asleep + unlist(&census, slab, pages), slab->asleep_pages | pages);
 	add_pages(batch, slab, pages);
 	return bytes;
 }
